@@ -1,0 +1,73 @@
+"""The contracts that hold a model together: what an encoder and a decoder offer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+
+class Encoder(nn.Module):
+    """From an image to a pyramid of features: ``forward(x) -> list[Tensor]``, finest first.
+
+    Images of any height and width are taken; where a stride does not divide them, a feature has
+    its size rounded up or down.
+
+    Attributes:
+        channels: Channels of each feature.
+        strides: Stride of each feature.
+        pretrained_tag: timm name of the ImageNet weights that fit, None where there are none.
+        timm_options: Arguments of ``timm.create_model`` for the network of those weights.
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    pretrained_tag: str | None = None
+    timm_options: Mapping[str, Any] = {}
+
+    def load_timm_weights(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Load, strictly, the weights of the timm network of the same layers."""
+        raise NotImplementedError
+
+
+class PooledFeatures(NamedTuple):
+    """What an encoder that pools with indices offers beside its plain features.
+
+    Attributes:
+        features: The encoder's features, finest first; the last one is the pooled bottom.
+        indices: For each pooling, finest first, the flat index of each maximum inside the map
+            of the same position in ``features``, as :func:`torch.nn.functional.max_unpool2d`
+            takes it.
+    """
+
+    features: list[Tensor]
+    indices: list[Tensor]
+
+
+class PoolingEncoder(Encoder):
+    """An encoder that can keep the indices of its max poolings.
+
+    Attributes:
+        pools_with_indices: Whether it can as it was built.
+    """
+
+    pools_with_indices: bool = True
+
+    def forward_pooled(self, x: Tensor) -> PooledFeatures:
+        """The features together with the indices of every pooling."""
+        raise NotImplementedError
+
+
+class Decoder(nn.Module):
+    """From a pyramid of features to one map: ``forward(features) -> Tensor``.
+
+    Attributes:
+        channels: Channels of the map.
+        stride: Stride of the map.
+        unpools: Whether ``forward`` takes :class:`PooledFeatures` rather than a list.
+    """
+
+    channels: int
+    stride: int
+    unpools: bool = False

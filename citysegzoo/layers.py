@@ -1,0 +1,155 @@
+"""The few building blocks that encoders, decoders and heads share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Activation = Literal["relu", "prelu", "none"]
+Init = Literal["kaiming_normal", "xavier_uniform"]
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation that also trains where a batch holds a single value per channel.
+
+    That happens for one image whose map is 1x1: the image-pooling branch of ASPP at batch
+    one, or the deepest stage of a 32x32 crop. One value has no variance, so it is normalised
+    with the running statistics, as in evaluation, and leaves them as they are. Everywhere
+    else this is :class:`torch.nn.BatchNorm2d` to the bit.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+            return F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(x)
+
+
+class ConvNormAct(nn.Sequential):
+    """Convolution, then optionally batch norm, activation and channel dropout.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Side of the square kernel.
+        stride: Step of the kernel.
+        dilation: Atrous rate. The padding is ``(kernel_size - 1) * dilation / 2`` on each
+            side (mei2019, section 5.5), so that stride 1 keeps the size; where that is no whole
+            number the odd row and column go to the bottom and right.
+        bias: Whether the convolution has a bias.
+        norm: Whether batch norm follows.
+        norm_momentum: Momentum of the running statistics.
+        activation: ``"relu"``, ``"prelu"`` (one shared slope) or ``"none"``.
+        dropout: Probability of zeroing a whole channel after the activation.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        bias: bool = True,
+        norm: bool = True,
+        norm_momentum: float = 0.1,
+        activation: Activation = "relu",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        pad = (kernel_size - 1) * dilation
+        if pad % 2:
+            self.pad = nn.ZeroPad2d((0, 1, 0, 1))
+        self.conv = nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=pad // 2,
+            dilation=dilation,
+            bias=bias,
+        )
+        if norm:
+            self.norm = BatchNorm2d(out_channels, momentum=norm_momentum)
+        if activation != "none":
+            self.act = make_activation(activation)
+        if dropout > 0:
+            self.drop = nn.Dropout2d(dropout)
+
+
+def make_activation(name: Activation) -> nn.Module:
+    """The activation module of that name."""
+    if name == "relu":
+        return nn.ReLU(inplace=True)
+    if name == "prelu":
+        return nn.PReLU()
+    if name == "none":
+        return nn.Identity()
+    raise ValueError(f"activation is 'relu', 'prelu' or 'none', not {name!r}.")
+
+
+def resize(x: Tensor, size: Sequence[int], *, align_corners: bool = False) -> Tensor:
+    """Bilinear resize of ``(N, C, h, w)`` to ``size`` (H, W); nothing to do when it fits."""
+    if x.shape[-2:] == torch.Size(size):
+        return x
+    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=align_corners)
+
+
+def fit(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Crop or repeat the last row and column, so that ``x`` has exactly ``size`` (H, W).
+
+    A transposed convolution makes an even size where the skip's may be odd: one row or column
+    more (the encoder rounded up) or less (it rounded down). The rest stays pixel for pixel.
+    """
+    height, width = size
+    x = x[..., :height, :width]
+    bottom, right = height - x.shape[-2], width - x.shape[-1]
+    return F.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x
+
+
+def initialise(module: nn.Module, scheme: Init | None) -> None:
+    """Redraw the convolution weights of ``module`` by a report's scheme.
+
+    Args:
+        module: The module whose convolutions are drawn anew, in place.
+        scheme: ``"kaiming_normal"`` (fan-out, ReLU; transposed convolutions and biases keep
+            PyTorch's defaults, as stevens2020 and mei2019 have it), ``"xavier_uniform"`` (all
+            convolutions, biases zero, as chen2020 has it), or None to leave PyTorch's defaults.
+    """
+    if scheme is None:
+        return
+    if scheme not in ("kaiming_normal", "xavier_uniform"):
+        raise ValueError(f"init is 'kaiming_normal', 'xavier_uniform' or None, not {scheme!r}.")
+    for part in module.modules():
+        if scheme == "kaiming_normal" and isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+        elif scheme == "xavier_uniform" and isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.xavier_uniform_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+def check_positive(name: str, value: object) -> int:
+    """``value`` as an int of at least 1, or one sentence that says what ``name`` must be."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number of at least 1, not {value!r}.")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, not {value}.")
+    return value
+
+
+def check_positives(name: str, values: object) -> tuple[int, ...]:
+    """``values`` as a non-empty tuple of ints of at least 1."""
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise TypeError(
+            f"{name} must be a sequence of whole numbers such as (6, 12, 18), not {values!r}."
+        )
+    if not values:
+        raise ValueError(f"{name} is empty; give at least one whole number.")
+    return tuple(check_positive(f"each of {name}", value) for value in values)

@@ -1,0 +1,123 @@
+"""One small registry: register, look up, list, suggest.
+
+Encoders, decoders and models each live in an instance of :class:`Registry`. A registered
+builder is a callable whose *keyword-only* parameters are its options, so that an option
+can be checked before anything is built.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
+
+from torch import nn
+
+from citysegzoo.base import Decoder, Encoder
+
+Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
+
+
+class Registry(Generic[Builder]):
+    """Named builders of one kind.
+
+    Args:
+        kind: What the builders build, as used in messages ("encoder", "decoder", "model").
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._builders: dict[str, Builder] = {}
+
+    def register(self, name: str) -> Callable[[Builder], Builder]:
+        """Decorator that adds a builder under ``name``.
+
+        Raises:
+            ValueError: If the name is taken or is not made of lower-case letters, digits,
+                ``_`` and ``-`` (a ``.`` separates a model's variant and is not part of a name).
+        """
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_\-]*", name):
+            raise ValueError(
+                f"{name!r} is no name for a {self.kind}: use lower-case letters, digits, '_', '-'."
+            )
+
+        def add(builder: Builder) -> Builder:
+            if name in self._builders:
+                raise ValueError(
+                    f"a {self.kind} named {name!r} is registered already; choose another name."
+                )
+            self._builders[name] = builder
+            return builder
+
+        return add
+
+    def __getitem__(self, name: str) -> Builder:
+        if name not in self._builders:
+            raise ValueError(f"there is no {self.kind} {name!r}{suggestion(name, self._builders)}.")
+        return self._builders[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._builders
+
+    def names(self) -> list[str]:
+        """All names in natural order (``resnet18`` before ``resnet101``)."""
+        return natural_sorted(self._builders)
+
+    def checked(self, name: str, options: Iterable[str]) -> Builder:
+        """The builder of ``name``, once its options are found to be ones it has."""
+        builder = self[name]
+        check_options(f"{self.kind} {name!r}", builder, options)
+        return builder
+
+
+def options_of(builder: Callable[..., Any]) -> dict[str, Any]:
+    """The options of a builder and their defaults: its keyword-only parameters."""
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(builder).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def check_options(
+    what: str, builder: Callable[..., Any], options: Iterable[str], *, hidden: Iterable[str] = ()
+) -> None:
+    """Raise ``TypeError`` for an option that ``builder`` does not have, naming the nearest one.
+
+    Args:
+        what: The thing being built, as it should appear in the message.
+        builder: A callable whose keyword-only parameters are its options.
+        options: Names of the options asked for.
+        hidden: Parameters that are set by other means and are no options here.
+    """
+    known = [name for name in options_of(builder) if name not in hidden]
+    for name in options:
+        if name not in known:
+            raise TypeError(
+                f"{what} has no option {name!r}{suggestion(name, known)}; "
+                f"its options are: {', '.join(known) or 'none'}."
+            )
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x' or 'y'?"``-like ending for a message, empty when nothing is near."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(repr(match) for match in near)}" if near else ""
+
+
+def natural_sorted(names: Iterable[str]) -> list[str]:
+    """Sort names so that numbers inside them count as numbers."""
+    return sorted(
+        names, key=lambda name: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", name)]
+    )
+
+
+ENCODERS: Registry[Callable[..., Encoder]] = Registry("encoder")
+DECODERS: Registry[Callable[..., Decoder]] = Registry("decoder")
+MODELS: Registry[Callable[..., nn.Module]] = Registry("model")
+
+register_encoder = ENCODERS.register
+register_decoder = DECODERS.register
+register_model = MODELS.register
