@@ -1,0 +1,164 @@
+"""Residual networks, with the last stages dilated where a finer map is asked for.
+
+He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, table 1; stride in the 3x3
+convolution of the bottleneck. Layers are named as in torchvision and timm, so that published
+weights load key by key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from citysegzoo.base import Encoder
+from citysegzoo.layers import BatchNorm2d
+from citysegzoo.registry import register_encoder
+
+_BLOCKS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+
+
+class _Conv(nn.Conv2d):
+    """A convolution without bias whose padding keeps the size, drawn once (kaiming, fan-out)."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, dilation: int = 1
+    ) -> None:
+        pad = dilation * (kernel // 2)
+        super().__init__(
+            in_channels, out_channels, kernel, stride, pad, dilation=dilation, bias=False
+        )
+
+    def reset_parameters(self) -> None:
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut (ResNet-18 and -34)."""
+
+    expansion = 1
+
+    def __init__(
+        self, inputs: int, width: int, stride: int, dilation: int, next_dilation: int
+    ) -> None:
+        super().__init__()
+        self.conv1 = _Conv(inputs, width, 3, stride, dilation)
+        self.bn1 = BatchNorm2d(width)
+        self.conv2 = _Conv(width, width, 3, 1, next_dilation)
+        self.bn2 = BatchNorm2d(width)
+        self.downsample = _shortcut(inputs, width, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = self.bn2(self.conv2(out))
+        out += x if self.downsample is None else self.downsample(x)
+        return F.relu(out, inplace=True)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions around a shortcut (ResNet-50 and deeper)."""
+
+    expansion = 4
+
+    def __init__(
+        self, inputs: int, width: int, stride: int, dilation: int, next_dilation: int
+    ) -> None:
+        super().__init__()
+        outputs = 4 * width
+        self.conv1 = _Conv(inputs, width, 1)
+        self.bn1 = BatchNorm2d(width)
+        self.conv2 = _Conv(width, width, 3, stride, dilation)
+        self.bn2 = BatchNorm2d(width)
+        self.conv3 = _Conv(width, outputs, 1)
+        self.bn3 = BatchNorm2d(outputs)
+        self.downsample = _shortcut(inputs, outputs, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = F.relu(self.bn2(self.conv2(out)), inplace=True)
+        out = self.bn3(self.conv3(out))
+        out += x if self.downsample is None else self.downsample(x)
+        return F.relu(out, inplace=True)
+
+
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module | None:
+    if stride == 1 and inputs == outputs:
+        return None
+    return nn.Sequential(_Conv(inputs, outputs, 1, stride), BatchNorm2d(outputs))
+
+
+class ResNetEncoder(Encoder):
+    """A ResNet without its pooling and classifier.
+
+    The features are the stem (stride 2) and the four stages. Where ``output_stride`` is below
+    32 a stage keeps its input's size and dilates instead, its first block still with the rate of
+    the stage before, as torchvision's ``replace_stride_with_dilation`` and timm's
+    ``output_stride`` have it.
+
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        in_channels: Channels of the image.
+        output_stride: Stride of the deepest feature: 8, 16 or 32.
+        bn_momentum: Momentum of the batch-norm statistics.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        in_channels: int = 3,
+        *,
+        output_stride: Literal[8, 16, 32] = 32,
+        bn_momentum: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if output_stride not in (8, 16, 32):
+            raise ValueError(f"output_stride of a ResNet is 8, 16 or 32, not {output_stride!r}.")
+        block = BasicBlock if depth < 50 else Bottleneck
+        self.pretrained_tag = f"resnet{depth}.tv_in1k"
+        self.timm_options = {"in_chans": in_channels}
+        self.channels = (64, *(width * block.expansion for width in (64, 128, 256, 512)))
+        self.strides = tuple(min(stride, output_stride) for stride in (2, 4, 8, 16, 32))
+        self.conv1 = _Conv(in_channels, 64, 7, 2)
+        self.bn1 = BatchNorm2d(64)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        stages = []
+        inputs, dilation = 64, 1
+        for i, count in enumerate(_BLOCKS[depth]):
+            width = 64 << i
+            stride = self.strides[i + 1] // self.strides[i] if i else 1
+            next_dilation = dilation if i == 0 or stride == 2 else 2 * dilation
+            stage = nn.Sequential(block(inputs, width, stride, dilation, next_dilation))
+            inputs = width * block.expansion
+            for _ in range(count - 1):
+                stage.append(block(inputs, width, 1, next_dilation, next_dilation))
+            stages.append(stage)
+            dilation = next_dilation
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        for module in self.modules():
+            if isinstance(module, BatchNorm2d):
+                module.momentum = bn_momentum
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        stem = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        layer1 = self.layer1(self.maxpool(stem))
+        layer2 = self.layer2(layer1)
+        layer3 = self.layer3(layer2)
+        layer4 = self.layer4(layer3)
+        return [stem, layer1, layer2, layer3, layer4]
+
+    def load_timm_weights(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Load the weights of timm's (and torchvision's) ResNet of this depth, without its head."""
+        self.load_state_dict({k: v for k, v in state_dict.items() if not k.startswith("fc.")})
+
+
+for _depth in _BLOCKS:
+    register_encoder(f"resnet{_depth}")(partial(ResNetEncoder, _depth))

@@ -1,0 +1,88 @@
+"""Any timm backbone as an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from citysegzoo.base import Encoder
+from citysegzoo.registry import suggestion
+
+
+class TimmEncoder(Encoder):
+    """The feature pyramid of a timm backbone, for images of any size.
+
+    Images are zero-padded at the bottom and right to a multiple of the deepest stride and the
+    features cropped back to ``ceil(size / stride)``.
+
+    Args:
+        name: A timm model, with or without the tag of its weights.
+        in_channels: Channels of the image.
+        output_stride: Stride of the deepest feature, for backbones that can dilate; None
+            leaves the backbone's own.
+        timm_options: Further arguments of ``timm.create_model``, such as
+            ``{"drop_path_rate": 0.2}``.
+
+    Raises:
+        ValueError: If timm has no such model, or the model gives no features.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        in_channels: int = 3,
+        *,
+        output_stride: int | None = None,
+        timm_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.pretrained_tag = name
+        self.timm_options = {"in_chans": in_channels, "features_only": True, **(timm_options or {})}
+        if output_stride is not None:
+            self.timm_options["output_stride"] = output_stride
+        if fixed_input_size(name):
+            self.timm_options.setdefault("dynamic_img_size", True)
+        self.backbone: Any = create_timm_model(name, self.timm_options)
+        info = self.backbone.feature_info
+        self.channels = tuple(info.channels())
+        self.strides = tuple(info.reduction())
+        self.channels_last = str(getattr(self.backbone, "output_fmt", "NCHW")).endswith("NHWC")
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        height, width = x.shape[-2:]
+        stride = self.strides[-1]
+        x = F.pad(x, (0, -width % stride, 0, -height % stride))
+        features = self.backbone(x)
+        if self.channels_last:
+            features = [feature.permute(0, 3, 1, 2) for feature in features]
+        return [
+            feature[..., : -(-height // stride), : -(-width // stride)]
+            for feature, stride in zip(features, self.strides, strict=True)
+        ]
+
+    def load_timm_weights(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Load the weights of the same timm backbone, built with the same options."""
+        self.backbone.load_state_dict(state_dict)
+
+
+def fixed_input_size(name: str) -> bool:
+    """Whether timm builds this model for one image size unless told otherwise."""
+    import timm
+
+    if not timm.is_model(name):
+        raise ValueError(f"timm has no model {name!r}{suggestion(name, timm.list_models())}.")
+    config = timm.get_pretrained_cfg(name)
+    return bool(config and config.fixed_input_size)
+
+
+def create_timm_model(name: str, options: Mapping[str, Any]) -> Any:
+    """``timm.create_model``, with one sentence where the model cannot be built so."""
+    import timm
+
+    try:
+        return timm.create_model(name, **options)
+    except (TypeError, RuntimeError, AssertionError, AttributeError) as error:
+        raise ValueError(f"timm cannot build {name!r} with {dict(options)}: {error}") from error
