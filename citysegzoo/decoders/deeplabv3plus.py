@@ -1,0 +1,74 @@
+"""The decoder of DeepLabv3+: ASPP refined with a low-level feature.
+
+Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic Image
+Segmentation", ECCV 2018, section 3.1; here with plain 3x3 convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from citysegzoo.base import Decoder
+from citysegzoo.decoders.aspp import ASPPDecoder
+from citysegzoo.layers import ConvNormAct, check_positive, resize
+from citysegzoo.registry import register_decoder
+
+
+@register_decoder("deeplabv3plus")
+class DeepLabV3PlusDecoder(Decoder):
+    """ASPP, enlarged to a fine feature, joined with it, and refined by two 3x3 convolutions.
+
+    Args:
+        channels: Channels of the encoder's features, finest first.
+        strides: Strides of the encoder's features.
+        aspp_rates: Atrous rates.
+        aspp_width: Channels of each branch and of the result.
+        aspp_kernel_size: Kernel of the atrous branches.
+        image_pooling: Whether the mean of the map is a branch.
+        low_level_stride: Stride of the low-level feature; the nearest finer one is taken where
+            the encoder has none of that stride, or else its finest.
+        low_level_width: Channels the low-level feature is brought down to.
+        dropout: Dropout after the projection of the ASPP.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        *,
+        aspp_rates: Sequence[int] = (6, 12, 18),
+        aspp_width: int = 256,
+        aspp_kernel_size: int = 3,
+        image_pooling: bool = True,
+        low_level_stride: int = 4,
+        low_level_width: int = 48,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        check_positive("low_level_width", low_level_width)
+        finer = [i for i, stride in enumerate(strides) if stride <= low_level_stride]
+        self.low_level = finer[-1] if finer else 0
+        self.aspp = ASPPDecoder(
+            channels,
+            strides,
+            aspp_rates=aspp_rates,
+            aspp_width=aspp_width,
+            aspp_kernel_size=aspp_kernel_size,
+            image_pooling=image_pooling,
+            dropout=dropout,
+        )
+        self.reduce = ConvNormAct(channels[self.low_level], low_level_width, 1, bias=False)
+        self.refine = nn.Sequential(
+            ConvNormAct(aspp_width + low_level_width, aspp_width, bias=False),
+            ConvNormAct(aspp_width, aspp_width, bias=False),
+        )
+        self.channels = aspp_width
+        self.stride = strides[self.low_level]
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        low_level = self.reduce(features[self.low_level])
+        coarse = resize(self.aspp(features), low_level.shape[-2:])
+        return self.refine(torch.cat([coarse, low_level], dim=1))

@@ -1,0 +1,180 @@
+"""U-Net skips: upsample, join the encoder's map of the same stride, fuse with two convolutions.
+
+Ronneberger, Fischer, Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation",
+MICCAI 2015; here with padded convolutions, as in all reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from citysegzoo.base import Decoder
+from citysegzoo.layers import ConvNormAct, check_positives, fit, resize
+from citysegzoo.registry import register_decoder
+
+
+class UpBlock(nn.Module):
+    """One step up: enlarge ``x``, concatenate the skip, fuse both.
+
+    Args:
+        in_channels: Channels of the map from below.
+        skip_channels: Channels of the skip; 0 where there is none.
+        width: Channels of the result.
+        factor: Ratio of the strides below and here.
+        up: ``"transposed"`` (kernel and stride of that factor) or ``"bilinear"`` (resize, then
+            a convolution).
+        up_channels: Channels of the enlarged map.
+        up_kernel_size: Kernel of the convolution after a bilinear resize.
+        up_norm: Whether that convolution has batch norm and ReLU.
+        align_corners: Of the bilinear resize.
+        skip_first: Whether the skip comes before the enlarged map in the concatenation.
+        norm: Whether the fusing convolutions have batch norm.
+        dropout: Channel dropout after each fusing convolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        skip_channels: int,
+        width: int,
+        *,
+        factor: int,
+        up: Literal["transposed", "bilinear"],
+        up_channels: int,
+        up_kernel_size: int,
+        up_norm: bool,
+        align_corners: bool,
+        skip_first: bool,
+        norm: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        if up not in ("transposed", "bilinear"):
+            raise ValueError(f"up is 'transposed' or 'bilinear', not {up!r}.")
+        self.up: nn.Module
+        if up == "transposed":
+            self.up = nn.ConvTranspose2d(in_channels, up_channels, factor, stride=factor)
+        else:
+            self.up = ConvNormAct(
+                in_channels,
+                up_channels,
+                up_kernel_size,
+                norm=up_norm,
+                activation="relu" if up_norm else "none",
+            )
+        self.bilinear = up == "bilinear"
+        self.factor = factor
+        self.align_corners = align_corners
+        self.skip_first = skip_first
+        self.fuse: nn.Module = nn.Sequential(
+            ConvNormAct(up_channels + skip_channels, width, norm=norm, dropout=dropout),
+            ConvNormAct(width, width, norm=norm, dropout=dropout),
+        )
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        size = [self.factor * n for n in x.shape[-2:]] if skip is None else skip.shape[-2:]
+        if self.bilinear:
+            x = self.up(resize(x, size, align_corners=self.align_corners))
+        else:
+            x = fit(self.up(x), size)
+        if skip is not None:
+            x = torch.cat([skip, x] if self.skip_first else [x, skip], dim=1)
+        return self.fuse(x)
+
+
+@register_decoder("unet")
+class UNetDecoder(Decoder):
+    """The expanding path of a U-Net on the features of any encoder.
+
+    Args:
+        channels: Channels of the encoder's features, finest first.
+        strides: Strides of the encoder's features.
+        widths: Channels after each step up, deepest first, one for each skip. None takes the
+            channels of the skips.
+        up: How a step enlarges: ``"transposed"`` convolution or ``"bilinear"`` resize followed
+            by a convolution.
+        up_width: ``"narrow"``: the enlarged map has the step's width; ``"keep"``: it keeps the
+            channels from below.
+        up_kernel_size: Kernel of the convolution after a bilinear resize.
+        up_norm: Whether that convolution has batch norm and ReLU.
+        align_corners: Of the bilinear resize.
+        skip_first: Concatenate (skip, enlarged) rather than (enlarged, skip).
+        norm: Whether the fusing convolutions have batch norm.
+        dropout: Channel dropout after each fusing convolution.
+        bottom_convs: Convolutions on the deepest feature before the first step.
+        extra_widths: Further steps without a skip, each doubling the resolution, with their
+            channels. For encoders whose finest feature is not at full resolution.
+
+    Raises:
+        ValueError: If the encoder gives fewer than two features, or the number of widths does
+            not match its skips.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        *,
+        widths: Sequence[int] | None = None,
+        up: Literal["transposed", "bilinear"] = "transposed",
+        up_width: Literal["narrow", "keep"] = "narrow",
+        up_kernel_size: int = 3,
+        up_norm: bool = True,
+        align_corners: bool = False,
+        skip_first: bool = True,
+        norm: bool = True,
+        dropout: float = 0.0,
+        bottom_convs: int = 0,
+        extra_widths: Sequence[int] = (),
+    ) -> None:
+        super().__init__()
+        if len(channels) < 2:
+            raise ValueError(
+                "the unet decoder needs an encoder with at least two features to skip."
+            )
+        if up_width not in ("narrow", "keep"):
+            raise ValueError(f"up_width is 'narrow' or 'keep', not {up_width!r}.")
+        skips = len(channels) - 1
+        widths = check_positives("widths", channels[-2::-1] if widths is None else widths)
+        if len(widths) != skips:
+            raise ValueError(
+                f"widths has {len(widths)} entries, but this encoder gives {skips} skips."
+            )
+        extra = check_positives("extra_widths", extra_widths) if extra_widths else ()
+        bottom = channels[-1]
+        self.bottom = nn.Sequential(
+            *(ConvNormAct(bottom, bottom, norm=norm, dropout=dropout) for _ in range(bottom_convs))
+        )
+        self.blocks = nn.ModuleList()
+        x = bottom
+        for i, width in enumerate((*widths, *extra)):
+            self.blocks.append(
+                UpBlock(
+                    x,
+                    channels[-2 - i] if i < skips else 0,
+                    width,
+                    factor=strides[-1 - i] // strides[-2 - i] if i < skips else 2,
+                    up=up,
+                    up_channels=width if up_width == "narrow" else x,
+                    up_kernel_size=up_kernel_size,
+                    up_norm=up_norm,
+                    align_corners=align_corners,
+                    skip_first=skip_first,
+                    norm=norm,
+                    dropout=dropout,
+                )
+            )
+            x = width
+        self.channels = x
+        self.stride = max(1, strides[0] >> len(extra))
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        x = self.bottom(features[-1])
+        skips = features[-2::-1]
+        for i, block in enumerate(self.blocks):
+            x = block(x, skips[i] if i < len(skips) else None)
+        return x
