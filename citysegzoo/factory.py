@@ -1,0 +1,265 @@
+"""Models by name: listing them, describing them, building them."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from citysegzoo.classifier import Classifier
+from citysegzoo.data.labels import LabelSet, default_labels
+from citysegzoo.data.preprocessing import IMAGENET, Preprocessing
+from citysegzoo.decoders import create_decoder
+from citysegzoo.encoders import create_encoder
+from citysegzoo.encoders.pretrained import load_encoder_weights
+from citysegzoo.layers import check_positive
+from citysegzoo.model import SegmentationModel
+from citysegzoo.models import OWN_VARIANTS
+from citysegzoo.registry import (
+    MODELS,
+    check_options,
+    natural_sorted,
+    options_of,
+    suggestion,
+)
+from citysegzoo.reports import REPORTS, get_report
+from citysegzoo.variant import Recipe, Result, Variant
+from citysegzoo.weights.checkpoint import load_checkpoint, load_weights
+from citysegzoo.weights.records import WeightsRecord, find_record, list_records
+
+VARIANTS: Mapping[str, Variant] = {
+    variant.name: variant
+    for variant in (*OWN_VARIANTS, *(v for r in REPORTS.values() for v in r.variants))
+}
+"""Every named variant: the zoo's own and those of the reports."""
+
+DEFAULT_MODEL = "unet.small"
+"""The model whose bundled weights ``citysegzoo segment`` uses unless told otherwise."""
+
+# Arguments of create_model that every builder takes; the rest of its parameters are options.
+_COMMON = ("num_classes", "in_channels")
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of a model of the zoo.
+
+    Attributes:
+        name: Its name.
+        architecture: The builder's name, before the dot.
+        variant: The preset's name, after the dot, or None.
+        summary: One sentence.
+        options: Every option of the builder with the value this name gives it.
+        preset: The options the variant sets.
+        num_classes: Classes unless another number is asked for.
+        labels: Their names and colours.
+        preprocessing: What images must have gone through.
+        report: Key of the report it comes from, or None.
+        recipe: How it was trained, or None.
+        results: Figures printed about it.
+        weights: Trained weights there are for it, default first.
+    """
+
+    name: str
+    architecture: str
+    variant: str | None
+    summary: str
+    options: Mapping[str, Any]
+    preset: Mapping[str, Any]
+    num_classes: int
+    labels: LabelSet
+    preprocessing: Preprocessing
+    report: str | None
+    recipe: Recipe | None
+    results: tuple[Result, ...]
+    weights: tuple[WeightsRecord, ...]
+
+    @cached_property
+    def num_parameters(self) -> int:
+        """Number of parameters, counted on a model that holds no memory."""
+        with torch.device("meta"):
+            model = create_model(self.name)
+        return sum(parameter.numel() for parameter in model.parameters())
+
+
+def list_models(
+    pattern: str | None = None, *, report: str | None = None, pretrained: bool = False
+) -> list[str]:
+    """Names of the models of the zoo, in natural order.
+
+    Args:
+        pattern: Shell-style pattern the names must match, such as ``"*resnet50*"``.
+        report: Key of a report, to list its models only.
+        pretrained: Whether to list only models with trained weights.
+
+    Raises:
+        ValueError: If there is no such report.
+    """
+    names = {*MODELS.names(), *VARIANTS}
+    if report is not None:
+        names &= {variant.name for variant in get_report(report).variants}
+    if pretrained:
+        names &= {record.model for record in list_records()}
+    return natural_sorted(n for n in names if pattern is None or fnmatchcase(n, pattern))
+
+
+def model_info(name: str) -> ModelInfo:
+    """Everything known of the model of that name.
+
+    Raises:
+        ValueError: If there is none, with the nearest names.
+    """
+    builder, variant = _find(name)
+    defaults = options_of(builder)
+    num_classes = variant.num_classes if variant else defaults["num_classes"]
+    preset = dict(variant.options) if variant else {}
+    function = getattr(builder, "func", builder)
+    return ModelInfo(
+        name=name,
+        architecture=name.partition(".")[0],
+        variant=variant.variant if variant else None,
+        summary=variant.summary if variant else (inspect.getdoc(function) or "").partition("\n")[0],
+        options={k: v for k, v in {**defaults, **preset}.items() if k not in _COMMON},
+        preset=preset,
+        num_classes=num_classes,
+        labels=default_labels(num_classes),
+        preprocessing=variant.preprocessing if variant else IMAGENET,
+        report=variant.report if variant else None,
+        recipe=variant.recipe if variant else None,
+        results=variant.results if variant else (),
+        weights=tuple(list_records(name)),
+    )
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    in_channels: int = 3,
+    pretrained: bool | str = False,
+    encoder_weights: bool | str | None = None,
+    **options: Any,
+) -> SegmentationModel:
+    """Build a model of the zoo.
+
+    Args:
+        name: ``architecture`` or ``architecture.variant``, see :func:`list_models`.
+        num_classes: Number of classes; None takes the variant's, the weights' or else 19.
+        in_channels: Channels of the image.
+        pretrained: True for the default trained weights of exactly this name, or the tag of a
+            set. With another ``num_classes`` all but the classifier is loaded, with a warning.
+        encoder_weights: True for published ImageNet weights of the encoder (the ones the report
+            used, where a variant names them), or their timm name.
+        **options: Options of the architecture; they override the variant's.
+
+    Returns:
+        The model, in training mode when built afresh, in evaluation mode when pretrained.
+
+    Raises:
+        TypeError: If the architecture has no such option; the nearest is named.
+        ValueError: If there is no such model or there are no such weights, or a value is out of
+            range.
+    """
+    builder, variant = _find(name)
+    check_options(f"model {name!r}", builder, options, hidden=_COMMON)
+    check_positive("in_channels", in_channels)
+    if num_classes is not None:
+        check_positive("num_classes", num_classes)
+    if pretrained and encoder_weights:
+        raise ValueError("pretrained weights include the encoder's; leave encoder_weights out.")
+    if pretrained:
+        record = find_record(name, None if pretrained is True else pretrained)
+        wanted = len(record.labels) if num_classes is None else num_classes
+    else:
+        wanted = num_classes or (variant.num_classes if variant else 19)
+    settings = {**(variant.options if variant else {}), **options}
+
+    def build() -> SegmentationModel:
+        model = builder(num_classes=wanted, in_channels=in_channels, **settings)
+        assert isinstance(model, SegmentationModel)
+        model.name = name
+        model.preprocessing = variant.preprocessing if variant else IMAGENET
+        return model
+
+    if pretrained:
+        return _load_record(build, record, wanted)
+    model = build()
+    if encoder_weights:
+        used = variant.recipe.encoder_weights if variant and variant.recipe else None
+        load_encoder_weights(model.encoder, used if encoder_weights is True else encoder_weights)
+    return model
+
+
+def compose(
+    encoder: str,
+    decoder: str,
+    *,
+    num_classes: int = 19,
+    in_channels: int = 3,
+    encoder_weights: bool | str | None = None,
+    encoder_options: Mapping[str, Any] | None = None,
+    decoder_options: Mapping[str, Any] | None = None,
+) -> SegmentationModel:
+    """Build a model from any encoder and any decoder that fits it.
+
+    Args:
+        encoder: A name of ``list_encoders()``, or ``timm/`` and the name of a timm backbone.
+        decoder: A name of ``list_decoders()``.
+        num_classes: Number of classes.
+        in_channels: Channels of the image.
+        encoder_weights: True for published ImageNet weights of the encoder, or their timm name.
+        encoder_options: Options of the encoder.
+        decoder_options: Options of the decoder.
+
+    Raises:
+        TypeError: If one of them has no such option; the nearest is named.
+        ValueError: If there is no such encoder or decoder, or the two don't fit.
+    """
+    check_positive("num_classes", num_classes)
+    features = create_encoder(encoder, in_channels=in_channels, **(encoder_options or {}))
+    head = create_decoder(decoder, features.channels, features.strides, **(decoder_options or {}))
+    classifier = Classifier(head.channels, num_classes)
+    model = SegmentationModel(features, head, classifier, num_classes=num_classes)
+    if encoder_weights:
+        load_encoder_weights(features, None if encoder_weights is True else encoder_weights)
+    return model
+
+
+def _find(name: str) -> tuple[Callable[..., Any], Variant | None]:
+    """The builder of a name, and its variant if it names one."""
+    architecture, dot, _ = name.partition(".")
+    if name in VARIANTS or (not dot and architecture in MODELS):
+        return MODELS[architecture], VARIANTS.get(name)
+    known = [*MODELS.names(), *VARIANTS]
+    near = [known_name for known_name in known if known_name.startswith(f"{architecture}.")]
+    hint = suggestion(name, known) or (f"; there is {', '.join(near)}" if near else "")
+    raise ValueError(f"there is no model {name!r}{hint}.")
+
+
+def _load_record(
+    build: Callable[[], SegmentationModel], record: WeightsRecord, num_classes: int
+) -> SegmentationModel:
+    state = load_checkpoint(record.file)
+    source = f"{record.model!r} ({record.tag})"
+    if num_classes == len(record.labels):
+        with torch.device("meta"):  # nothing is drawn that the weights replace
+            model = build()
+        load_weights(model, state, source=source, assign=True)
+        model.labels = record.labels
+    else:
+        warnings.warn(
+            f"the weights of {source} tell {len(record.labels)} classes apart, not {num_classes}: "
+            "all is loaded but the classifier, which starts untrained.",
+            stacklevel=3,
+        )
+        model = build()
+        fresh = {k: v for k, v in model.state_dict().items() if k.startswith("classifier.")}
+        trained = {k: v for k, v in state.items() if not k.startswith("classifier.")}
+        load_weights(model, {**trained, **fresh}, source=source)
+    return model.eval()

@@ -1,0 +1,157 @@
+"""The one model class: encoder -> decoder -> classifier, and what it knows of its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from citysegzoo.base import Decoder, Encoder, PoolingEncoder
+from citysegzoo.data.labels import LabelSet, default_labels
+from citysegzoo.data.preprocessing import IMAGENET, Preprocessing
+from citysegzoo.layers import check_positive, resize
+from citysegzoo.registry import ENCODERS, options_of
+
+if TYPE_CHECKING:
+    from citysegzoo.inference import Image, Segmentation
+
+MIN_SIZE = 32
+
+
+class SegmentationModel(nn.Module):
+    """A network that gives every pixel of a street scene a class.
+
+    Args:
+        encoder: ``forward(x) -> list[Tensor]``, finest first, with ``channels`` and ``strides``.
+        decoder: ``forward(features) -> Tensor`` with ``channels`` and ``stride``.
+        classifier: From the decoder's map to ``num_classes`` channels.
+        num_classes: Number of output channels.
+        align_corners: Of the bilinear resize of the logits to the input's size.
+        working_size: If given, images are resized (bilinear, antialiased) to this (H, W) first
+            and the logits back to the input's size the same way, as fixman2024's Swin2-JNet does.
+
+    Attributes:
+        name: Its name in the zoo, None for a composed model.
+        labels: The classes of the output channels.
+        preprocessing: What the images must have gone through.
+
+    Raises:
+        ValueError: If the decoder needs pooling indices and the encoder has none.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        decoder: Decoder,
+        classifier: nn.Module,
+        *,
+        num_classes: int,
+        align_corners: bool = False,
+        working_size: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_classes = check_positive("num_classes", num_classes)
+        self.encoder = encoder
+        self.decoder = decoder
+        self.classifier = classifier
+        self.align_corners = align_corners
+        self.working_size = None if working_size is None else (working_size[0], working_size[1])
+        self.name: str | None = None
+        self.labels: LabelSet = default_labels(num_classes)
+        self.preprocessing: Preprocessing = IMAGENET
+        self.encoder_frozen = False
+        if decoder.unpools and not (
+            isinstance(encoder, PoolingEncoder) and encoder.pools_with_indices
+        ):
+            raise ValueError(
+                f"{type(decoder).__name__} needs an encoder that pools with indices, which "
+                f"{type(encoder).__name__} as built here does not; encoders that work: "
+                f"{', '.join(encoders_with_indices())}."
+            )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of preprocessed images.
+
+        Args:
+            images: ``(N, C, H, W)`` floating point, preprocessed; H and W at least 32.
+
+        Returns:
+            ``(N, num_classes, H, W)`` logits.
+
+        Raises:
+            TypeError: If the images are not floating point.
+            ValueError: If their shape is not ``(N, C, H, W)`` with H and W of at least 32.
+        """
+        if not images.is_floating_point():
+            raise TypeError(
+                f"the model takes preprocessed floating-point images, not {images.dtype}; "
+                "pass 8-bit images to model.preprocessing first, or use model.segment."
+            )
+        if images.ndim != 4 or min(images.shape[-2:]) < MIN_SIZE or images.shape[0] == 0:
+            raise ValueError(
+                f"the model takes images of shape (N, C, H, W) with N at least 1 and H and W at "
+                f"least {MIN_SIZE}, not {tuple(images.shape)}."
+            )
+        size = images.shape[-2:]
+        x = images if self.working_size is None else resize_smoothly(images, self.working_size)
+        if isinstance(self.encoder, PoolingEncoder) and self.decoder.unpools:
+            logits = self.classifier(self.decoder(self.encoder.forward_pooled(x)))
+        else:
+            logits = self.classifier(self.decoder(self.encoder(x)))
+        if self.working_size is None:
+            return resize(logits, size, align_corners=self.align_corners)
+        return resize_smoothly(resize(logits, self.working_size), size)
+
+    def freeze_encoder(self) -> SegmentationModel:
+        """Stop training the encoder: no gradients, and batch-norm statistics that stay still.
+
+        Unlike ``requires_grad_(False)`` alone, the encoder stays in evaluation mode when
+        :meth:`train` is called.
+        """
+        self.encoder.requires_grad_(False)
+        self.encoder_frozen = True
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> SegmentationModel:
+        super().train(mode)
+        if self.encoder_frozen:
+            self.encoder.eval()
+        return self
+
+    @overload
+    def segment(self, image: Image) -> Segmentation: ...
+    @overload
+    def segment(self, image: list[Image]) -> list[Segmentation]: ...
+    def segment(self, image: Any) -> Any:
+        """Segment photographs at full resolution.
+
+        Args:
+            image: A path, a PIL image, a uint8 array ``(H, W, 3)``, or a list of them.
+
+        Returns:
+            A :class:`~citysegzoo.inference.Segmentation` (or a list of them).
+        """
+        from citysegzoo.inference import segment
+
+        return segment(self, image)
+
+
+def resize_smoothly(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear with antialiasing, as :func:`torchvision.transforms.functional.resize` does it."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return F.interpolate(x, tuple(size), mode="bilinear", antialias=True)
+
+
+def encoders_with_indices() -> list[str]:
+    """Names of the registered encoders that can pool with indices."""
+    names = []
+    for name in ENCODERS.names():
+        builder = ENCODERS[name]
+        kind = getattr(builder, "func", builder)  # a family registers its members as partials
+        if isinstance(kind, type) and issubclass(kind, PoolingEncoder):
+            needs = " with pool_last=True" if "pool_last" in options_of(builder) else ""
+            names.append(f"{name}{needs}")
+    return names

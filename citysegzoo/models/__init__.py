@@ -1,0 +1,16 @@
+"""Model builders, and the zoo's own variants of them."""
+
+from citysegzoo.models import deeplab, fcn, segnet, unet
+from citysegzoo.registry import register_model
+from citysegzoo.variant import Variant
+
+OWN_VARIANTS = (
+    Variant(
+        "unet",
+        "small",
+        summary="A U-Net a quarter as wide, quick on a CPU: the network of the bundled weights.",
+        options={"widths": (16, 32, 64, 128, 256)},
+    ),
+)
+
+__all__ = ["OWN_VARIANTS", "deeplab", "fcn", "register_model", "segnet", "unet"]

@@ -1,0 +1,168 @@
+"""Any decoder with any encoder that fits it; the pairs that cannot work say so."""
+
+import pytest
+import torch
+
+import citysegzoo
+from citysegzoo.data import IMAGENET
+
+TIMM = [
+    "timm/convnext_tiny",
+    "timm/efficientnet_b0",
+    "timm/mobilenetv3_large_100",
+    "timm/pvt_v2_b0",
+    "timm/regnety_016",
+    "timm/swin_tiny_patch4_window7_224",  # NHWC features, one image size unless told otherwise
+]
+ENCODERS = [*citysegzoo.list_encoders(), *TIMM]
+POOLING = {"pooled_conv": {"pool_last": True}}
+DECODERS = citysegzoo.list_decoders()
+
+
+def fits(encoder: str, decoder: str) -> bool:
+    return decoder != "segnet" or encoder.startswith("vgg") or encoder == "pooled_conv"
+
+
+# One member of each family runs for real with every decoder, all others their shapes alone.
+SMALL = [(e, d) for e in ("pooled_conv", "resnet18", "strided_conv", "vgg11") for d in DECODERS]
+SLOW = [(e, d) for e in ("swin_tiny", "swinv2_tiny", *TIMM) for d in DECODERS]
+
+
+def compose(encoder: str, decoder: str, **options) -> citysegzoo.SegmentationModel:
+    return citysegzoo.compose(
+        encoder, decoder, num_classes=5, encoder_options=POOLING.get(encoder), **options
+    )
+
+
+def test_the_zoo_has_the_families_it_promises() -> None:
+    assert DECODERS == ["aspp", "deeplabv3plus", "segnet", "transposed", "unet", "unet_aspp"]
+    sizes = ("tiny", "small", "base", "large")
+    assert set(citysegzoo.list_encoders()) == {
+        "pooled_conv",
+        "strided_conv",
+        *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
+        *(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")),
+        *(f"{swin}_{size}" for swin in ("swin", "swinv2") for size in sizes),
+    }
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_cross_product_has_the_right_shapes(encoder: str, decoder: str) -> None:
+    if not fits(encoder, decoder):
+        with pytest.raises(ValueError, match="encoders that work: pooled_conv with pool_last=Tr"):
+            compose(encoder, decoder)
+        return
+    with torch.device("meta"):
+        model = compose(encoder, decoder).eval()
+        logits = model(torch.empty(2, 3, 64, 96))
+        features = model.encoder(torch.empty(1, 3, 64, 96))
+    assert logits.shape == (2, 5, 64, 96)
+    channels, strides = model.encoder.channels, model.encoder.strides
+    shapes = [(c, 64 // s, 96 // s) for c, s in zip(channels, strides, strict=True)]
+    assert [tuple(feature.shape[1:]) for feature in features] == shapes
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder"),
+    [p for p in SMALL if fits(*p)]
+    + [pytest.param(*p, marks=[pytest.mark.slow] * (p[1] != "unet")) for p in SLOW if fits(*p)],
+)
+def test_cross_product_runs_and_learns(encoder: str, decoder: str) -> None:
+    """Odd size, batch of one, training and evaluation: finite logits at the input's size."""
+    torch.manual_seed(0)
+    model = compose(encoder, decoder)
+    images = torch.randn(1, 3, 33, 47)
+    logits = model.train()(images)
+    assert logits.shape == (1, 5, 33, 47)
+    logits.square().mean().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    with torch.no_grad():
+        assert model.eval()(images).isfinite().all()
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_same_image_same_logits(decoder: str) -> None:
+    model = compose("vgg11", decoder).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model(images), model(images))
+
+
+def test_in_channels_reach_every_encoder() -> None:
+    for encoder in (
+        "pooled_conv",
+        "resnet18",
+        "strided_conv",
+        "vgg11",
+        "timm/mobilenetv3_large_100",
+    ):
+        model = compose(encoder, "aspp", in_channels=4).eval()
+        with torch.no_grad():
+            assert model(torch.randn(1, 4, 32, 32)).shape == (1, 5, 32, 32)
+
+
+def test_options_reach_encoder_and_decoder() -> None:
+    model = citysegzoo.compose(
+        "resnet18",
+        "aspp",
+        encoder_options={"output_stride": 8},
+        decoder_options={"aspp_rates": (2, 4, 6, 8), "image_pooling": False},
+    )
+    assert model.encoder.strides == (2, 4, 8, 8, 8)
+    assert len(model.decoder.pyramids[0].branches) == 5
+    assert model.preprocessing == IMAGENET
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("resnet51", "unet"), ValueError, "no encoder 'resnet51'; did you mean 'resnet50'"),
+        (("resnet50", "unett"), ValueError, "no decoder 'unett'; did you mean 'unet'"),
+        (("timm/convnext_tinny", "unet"), ValueError, "no model 'convnext_tinny'; did you mean"),
+    ],
+)
+def test_unknown_parts(arguments: tuple[str, str], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        citysegzoo.compose(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"encoder_options": {"outputstride": 8}}, TypeError, "did you mean 'output_stride'"),
+        ({"encoder_options": {"output_stride": 12}}, ValueError, "8, 16 or 32, not 12"),
+        ({"decoder_options": {"rates": (1,)}}, TypeError, "did you mean 'aspp_rates'"),
+        ({"decoder_options": {"aspp_rates": ()}}, ValueError, "aspp_rates is empty"),
+        ({"decoder_options": {"aspp_rates": (6, 0)}}, ValueError, "aspp_rates must be at least 1"),
+        ({"decoder_options": {"aspp_rates": "6,12"}}, TypeError, "sequence of whole numbers"),
+        ({"decoder_options": {"aspp_rates": (6, "12")}}, TypeError, "whole number of at least 1"),
+        ({"decoder_options": {"aspp_rates": (6.0,)}}, TypeError, "whole number of at least 1"),
+        ({"decoder_options": {"levels": 9}}, ValueError, "the encoder gives 5 features"),
+        ({"num_classes": 0}, ValueError, "num_classes must be at least 1"),
+    ],
+)
+def test_unusable_options(options: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        citysegzoo.compose("resnet18", "aspp", **options)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "options", "message"),
+    [
+        ("transposed", {"widths": (8,) * 6}, "6 doublings, but an encoder of stride 32 allows at"),
+        ("transposed", {"kernel_size": 4}, "2 or 3, not 4"),
+        ("unet", {"widths": (8, 8)}, "2 entries, but this encoder gives 4 skips"),
+        ("unet", {"up": "nearest"}, "'transposed' or 'bilinear', not 'nearest'"),
+        ("unet", {"up_width": "wide"}, "'narrow' or 'keep', not 'wide'"),
+    ],
+)
+def test_decoders_that_do_not_fit(decoder: str, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        citysegzoo.compose("resnet18", decoder, decoder_options=options)
+
+
+def test_too_few_features() -> None:
+    for decoder in ("unet", "unet_aspp"):
+        with pytest.raises(ValueError, match="needs an encoder with at least"):
+            citysegzoo.compose("strided_conv", decoder, encoder_options={"widths": (8,)})

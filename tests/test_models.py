@@ -1,0 +1,351 @@
+"""Every model by name: counts, options, sizes, gradients, freezing, compilation."""
+
+import pytest
+import torch
+
+import citysegzoo
+from citysegzoo.data import BGR_MEAN, CITYSCAPES_19, CITYSCAPES_34, IMAGENET, UNIT_RANGE
+
+# Name -> parameters, classes: counted on the reports' own code or computed from its description.
+REPORTED = {
+    "unet.stevens2020_baseline": (113_058, 34),
+    "unet.stevens2020_improved": (487_586, 34),
+    "unet.stevens2020_run1": (121_826, 34),
+    "unet.stevens2020_run2": (121_826, 34),
+    "unet.stevens2020_run5": (121_826, 34),
+    "unet.stevens2020_run6": (121_826, 34),
+    "fcn.chen2020_baseline": (5_500_674, 34),
+    "fcn.chen2020_augmented": (5_500_674, 34),
+    "fcn.chen2020_augmented_resized": (5_500_674, 34),
+    "fcn.chen2020_dice": (5_500_674, 34),
+    "fcn.chen2020_adapted": (7_861_512, 34),
+    "fcn_resnet50.chen2020_transfer": (34_516_034, 34),
+    "unet.chen2020": (14_699_298, 34),
+    "fcn.fixman2024_baseline": (543_586, 34),
+    "unet.fixman2024_enhanced": (31_033_890, 34),
+    "unet_swinv2_base.fixman2024_jnet": (117_955_706, 34),
+    "segnet_vgg16.mei2019": (29_454_009, 19),
+    "segnet_basic": (1_416_576, 19),
+    "deeplabv3_resnet101.mei2019_dl1": (58_040_147, 19),
+    "deeplabv3_resnet101.mei2019_dl1_long": (58_040_147, 19),
+    "deeplabv3_resnet101.mei2019_dl2": (58_040_147, 19),
+    "deeplabv3_resnet101.mei2019_dl3": (69_050_195, 19),
+    "deeplabv3_resnet101.mei2019_dl4": (62_824_787, 19),
+    "fcn.xiang2020_baseline": (5_500_179, 19),
+    "fcn.xiang2020_dice": (5_500_179, 19),
+    "fcn.xiang2020_weighted": (5_500_179, 19),
+    "fcn.xiang2020_augmented": (5_500_179, 19),
+    "unet.xiang2020": (34_528_083, 19),
+    "fcn_resnet50.xiang2020": (34_515_539, 19),
+    "aspp_resnet50.xiang2020": (46_369_970, 19),
+    "aspp_resnet101.xiang2020": (57_732_217, 19),
+    "unet_aspp.xiang2020": (35_079_613, 19),
+    "deeplabv3_resnet50.xiang2020": (39_638_355, 19),
+}
+ARCHITECTURES = [
+    "aspp_resnet50",
+    "aspp_resnet101",
+    "deeplabv3_resnet50",
+    "deeplabv3_resnet101",
+    "deeplabv3plus_resnet50",
+    "deeplabv3plus_resnet101",
+    "fcn",
+    "fcn_resnet50",
+    "fcn_resnet101",
+    "segnet_basic",
+    "segnet_vgg16",
+    "unet",
+    "unet_aspp",
+    "unet_resnet50",
+    "unet_resnet101",
+    *(f"unet_{swin}_{size}" for swin in ("swin", "swinv2") for size in ("base", "small", "tiny")),
+    "unet_vgg16_bn",
+]
+# One small model for each decoder.
+SMALL_MODELS = {
+    "transposed": ("fcn", {"widths": (4, 8, 8)}),
+    "transposed, pooled": (
+        "fcn.fixman2024_baseline",
+        {"widths": (4, 8, 8), "decoder_widths": (4, 4)},
+    ),
+    "unet": ("unet.small", {"widths": (4, 8, 8)}),
+    "unet, bilinear": ("unet.stevens2020_baseline", {}),
+    "unet_aspp": ("unet_aspp.xiang2020", {"widths": (4, 8, 8), "aspp_width": 4}),
+    "segnet": ("segnet_basic", {"width": 8}),
+    "aspp": ("aspp_resnet50", {"aspp_width": 8}),
+    "aspp, two levels": ("aspp_resnet50.xiang2020", {"aspp_width": 8}),
+    "deeplabv3": ("deeplabv3_resnet50", {"aspp_width": 8}),
+    "deeplabv3plus": ("deeplabv3plus_resnet50", {"aspp_width": 8}),
+}
+
+
+def small_model(key: str, **options) -> citysegzoo.SegmentationModel:
+    name, preset = SMALL_MODELS[key]
+    torch.manual_seed(0)
+    return citysegzoo.create_model(name, **{**preset, **options})
+
+
+def test_the_zoo_lists_every_reported_model_and_architecture() -> None:
+    assert set(citysegzoo.list_models()) == {*REPORTED, *ARCHITECTURES, "unet.small"}
+
+
+@pytest.mark.parametrize("name", REPORTED)
+def test_parameter_count_and_classes(name: str) -> None:
+    info = citysegzoo.model_info(name)
+    assert (info.num_parameters, info.num_classes) == REPORTED[name]
+    assert info.labels == {19: CITYSCAPES_19, 34: CITYSCAPES_34}[info.num_classes]
+
+
+def test_listing() -> None:
+    assert citysegzoo.list_models("unet.stevens*")[0] == "unet.stevens2020_baseline"
+    assert citysegzoo.list_models(report="fixman2024") == [
+        "fcn.fixman2024_baseline",
+        "unet.fixman2024_enhanced",
+        "unet_swinv2_base.fixman2024_jnet",
+    ]
+    assert citysegzoo.list_models(pretrained=True) == ["unet.small"]
+    names = citysegzoo.list_models("deeplabv3_resnet*")
+    assert names.index("deeplabv3_resnet50") < names.index("deeplabv3_resnet101")
+    assert citysegzoo.list_models("nothing*") == []
+    with pytest.raises(ValueError, match="no report 'mei2018'; did you mean 'mei2019'"):
+        citysegzoo.list_models(report="mei2018")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("deeplab_v3_resnet101", "did you mean 'deeplabv3_resnet101'"),
+        ("unet.stevens2020_improve", "did you mean 'unet.stevens2020_improved'"),
+        ("unet.", "there is no model 'unet.'"),
+        ("", "there is no model ''"),
+    ],
+)
+def test_unknown_names(name: str, message: str) -> None:
+    for use in (citysegzoo.create_model, citysegzoo.model_info):
+        with pytest.raises(ValueError, match=message):
+            use(name)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_no_option_is_swallowed(name: str) -> None:
+    with pytest.raises(TypeError, match="has no option 'aspp_rate'"):
+        citysegzoo.create_model(name, aspp_rate=(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"num_classes": 0}, ValueError, "num_classes must be at least 1"),
+        ({"num_classes": 2.5}, TypeError, "num_classes must be a whole number"),
+        ({"in_channels": 0}, ValueError, "in_channels must be at least 1"),
+        ({"aspp_rates": (0, 6)}, ValueError, "aspp_rates must be at least 1, not 0"),
+        ({"aspp_rates": "6, 12"}, TypeError, r"such as \(6, 12, 18\), not '6, 12'"),
+        ({"output_stride": 4}, ValueError, "8, 16 or 32, not 4"),
+        ({"init": "he"}, ValueError, "init is 'kaiming_normal'"),
+        ({"pretrained": True}, ValueError, "models with weights: unet.small"),
+    ],
+)
+def test_unusable_values(options: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message), torch.device("meta"):
+        citysegzoo.create_model("deeplabv3_resnet50", **options)
+
+
+def test_options_override_the_preset() -> None:
+    with torch.device("meta"):
+        preset = citysegzoo.create_model("deeplabv3_resnet101.mei2019_dl2")
+        changed = citysegzoo.create_model(
+            "deeplabv3_resnet101.mei2019_dl2", aspp_rates=(1, 2, 3, 4)
+        )
+
+    def rates(model: citysegzoo.SegmentationModel) -> list[int]:
+        return [b.conv.dilation[0] for b in model.decoder.pyramids[0].branches[1:-1]]
+
+    assert rates(preset) == [3, 6, 9]
+    assert rates(changed) == [1, 2, 3, 4]
+    assert changed.encoder.strides == preset.encoder.strides == (2, 4, 8, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("stride", "rates"), [(8, [12, 24, 36]), (16, [6, 12, 18]), (32, [3, 6, 9])]
+)
+def test_default_rates_follow_the_output_stride(stride: int, rates: list[int]) -> None:
+    with torch.device("meta"):
+        model = citysegzoo.create_model("deeplabv3_resnet50", output_stride=stride)
+    branches = model.decoder.pyramids[0].branches
+    assert [branch.conv.dilation[0] for branch in branches[1:-1]] == rates
+
+
+def test_preprocessing_is_the_reports_own() -> None:
+    expected = {
+        "unet.stevens2020_improved": UNIT_RANGE,
+        "fcn.chen2020_baseline": BGR_MEAN,
+        "unet_swinv2_base.fixman2024_jnet": UNIT_RANGE,
+        "deeplabv3_resnet101.mei2019_dl1": IMAGENET,
+        "unet.xiang2020": IMAGENET,
+    }
+    for name, preprocessing in expected.items():
+        assert citysegzoo.model_info(name).preprocessing == preprocessing
+        with torch.device("meta"):
+            assert citysegzoo.create_model(name).preprocessing == preprocessing
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (64, 40), (101, 32)])
+@pytest.mark.parametrize("key", SMALL_MODELS)
+def test_any_size(key: str, size: tuple[int, int]) -> None:
+    model = small_model(key)
+    for images in (torch.randn(1, 3, *size), torch.randn(2, 3, *size)):
+        for mode in (True, False):
+            with torch.no_grad():
+                logits = model.train(mode)(images)
+            assert logits.shape == (len(images), model.num_classes, *size)
+            assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 64), (1, 3, 31, 64), (1, 3, 64, 1), (0, 3, 64, 64)])
+def test_unusable_shapes(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="H and W at least 32, not"):
+        small_model("unet")(torch.zeros(shape))
+
+
+def test_raw_pixels_are_refused() -> None:
+    with pytest.raises(TypeError, match="preprocessing first, or use model.segment"):
+        small_model("unet")(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("key", SMALL_MODELS)
+def test_every_parameter_learns(key: str) -> None:
+    model = small_model(key)
+    model(torch.randn(2, 3, 64, 64)).square().mean().backward()
+    still = [name for name, p in model.named_parameters() if p.grad is None]
+    assert still == []
+    total = sum(p.grad.abs().sum().item() for p in model.parameters())
+    assert 0 < total < float("inf")
+
+
+@pytest.mark.parametrize("key", SMALL_MODELS)
+def test_same_image_same_logits(key: str) -> None:
+    model = small_model(key).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        first = model(images)
+        assert torch.equal(first, model(images))
+        # An image's logits do not depend on its company.
+        torch.testing.assert_close(model(images[:1]), first[:1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", SMALL_MODELS)
+def test_compiles_as_one_graph(key: str) -> None:
+    torch.compiler.reset()  # all models share one forward, which dynamo recompiles a few times only
+    model = small_model(key).eval()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(images), model(images), rtol=1e-4, atol=1e-4)
+
+
+def test_compiles_with_inductor() -> None:
+    torch.compiler.reset()
+    model = small_model("unet").eval()
+    images = torch.randn(1, 3, 33, 64)
+    with torch.no_grad():
+        compiled = torch.compile(model, fullgraph=True)(images)
+        torch.testing.assert_close(compiled, model(images), rtol=1e-4, atol=1e-4)
+
+
+def test_frozen_encoder_stays_still() -> None:
+    model = citysegzoo.create_model("fcn_resnet50.chen2020_transfer", decoder_widths=(8,) * 5)
+    full = citysegzoo.model_info("fcn_resnet50.chen2020_transfer")
+    with torch.device("meta"):
+        reported = citysegzoo.create_model(full.name)
+    trained = sum(p.numel() for p in reported.parameters() if p.requires_grad)
+    assert (full.num_parameters - trained, trained) == (23_508_032, 11_008_002)
+
+    before = {name: b.clone() for name, b in model.encoder.named_buffers()}
+    model.train()
+    assert not any(module.training for module in model.encoder.modules())
+    assert model.decoder.training
+    model(torch.randn(2, 3, 64, 64)).mean().backward()
+    assert all(torch.equal(b, before[name]) for name, b in model.encoder.named_buffers())
+    assert all(p.grad is None for p in model.encoder.parameters())
+    assert all(p.grad is not None for p in model.decoder.parameters())
+    model.eval()
+    assert not any(module.training for module in model.modules())
+
+
+def test_one_value_per_channel_is_normalised_with_running_statistics() -> None:
+    from citysegzoo.layers import BatchNorm2d
+
+    norm = BatchNorm2d(2)
+    norm(torch.randn(4, 2, 3, 3) + 5)
+    mean, var = norm.running_mean.clone(), norm.running_var.clone()
+    x = torch.randn(1, 2, 1, 1)
+    expected = (x - mean.view(1, 2, 1, 1)) / (var.view(1, 2, 1, 1) + norm.eps).sqrt()
+    torch.testing.assert_close(norm(x), expected)
+    assert torch.equal(norm.running_mean, mean)
+    reference = torch.nn.BatchNorm2d(2)
+    x = torch.randn(1, 2, 1, 2)
+    torch.testing.assert_close(BatchNorm2d(2)(x), reference(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "spread"),
+    [
+        # kaiming normal, fan-out of the last 3x3 convolution to 8 channels: sqrt(2 / (9 * 8))
+        ("unet.stevens2020_improved", "decoder.blocks.3.fuse.1.conv.weight", (2 / 72) ** 0.5),
+        # xavier uniform, 256 -> 512 channels of 3x3: a uniform of +-sqrt(6 / (9 * 768))
+        ("fcn.chen2020_baseline", "encoder.stages.4.conv.weight", (6 / 6912 / 3) ** 0.5),
+    ],
+)
+def test_reports_own_init(name: str, weight: str, spread: float) -> None:
+    torch.manual_seed(0)
+    drawn = citysegzoo.create_model(name).state_dict()[weight]
+    assert drawn.std().item() == pytest.approx(spread, rel=0.15)
+
+
+def test_atrous_kernel_of_four_keeps_the_size() -> None:
+    """mei2019 section 5.5: P = (K - 1) D / 2 keeps a 33x33 map at K = 4 and D = 8, 16, 24."""
+    from citysegzoo.decoders.aspp import ASPP
+
+    for kernel in (1, 2, 3, 4, 5):
+        pyramid = ASPP(2, 3, rates=(8, 16, 24, 5), kernel_size=kernel).eval()
+        x = torch.randn(1, 2, 33, 33)
+        for branch in pyramid.branches:
+            assert branch(x).shape == (1, 3, 33, 33)
+        assert pyramid(x).shape == (1, pyramid.channels, 33, 33) == (1, 18, 33, 33)
+    paddings = [
+        branch.conv.padding for branch in ASPP(2, 3, rates=(8, 16, 24), kernel_size=4).branches[1:4]
+    ]
+    assert paddings == [(12, 12), (24, 24), (36, 36)]
+
+
+def test_info_of_a_variant() -> None:
+    info = citysegzoo.model_info("deeplabv3_resnet101.mei2019_dl2")
+    assert (info.architecture, info.variant, info.report) == (
+        "deeplabv3_resnet101",
+        "mei2019_dl2",
+        "mei2019",
+    )
+    assert info.options["aspp_rates"] == (3, 6, 9)
+    assert info.options["output_stride"] == info.preset["output_stride"] == 16
+    assert info.options["image_pooling"] is True
+    assert "image_pooling" not in info.preset
+    assert info.recipe is not None
+    assert info.recipe.encoder_weights == "resnet101.tv_in1k"
+    assert any(r.metric == "mean_class_iou_pct" and r.value == 67.29 for r in info.results)
+    assert info.weights == ()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_info_of_an_architecture(name: str) -> None:
+    info = citysegzoo.model_info(name)
+    assert info.summary.endswith(".")
+    assert info.variant is info.report is info.recipe is None
+    assert info.num_parameters > 1_000_000
+
+
+@pytest.mark.parametrize("name", [*REPORTED, *ARCHITECTURES])
+def test_builds_without_memory(name: str) -> None:
+    with torch.device("meta"):
+        model = citysegzoo.create_model(name)
+    assert all(t.is_meta for t in (*model.parameters(), *model.buffers()))

@@ -1,0 +1,90 @@
+"""Names and options: registering, looking up, and what a wrong one says."""
+
+import pytest
+from torch import nn
+
+import citysegzoo
+from citysegzoo.registry import Registry, check_options, natural_sorted
+
+
+def build_something(*, width: int = 8, rates: tuple[int, ...] = (1, 2)) -> nn.Module:
+    return nn.Conv2d(3, width, len(rates))
+
+
+@pytest.fixture
+def registry() -> Registry:
+    registry: Registry = Registry("thing")
+    registry.register("first_thing")(build_something)
+    return registry
+
+
+def test_looks_up_what_was_registered(registry: Registry) -> None:
+    assert registry["first_thing"] is build_something
+    assert registry.names() == ["first_thing"]
+
+
+def test_unknown_name_names_the_nearest(registry: Registry) -> None:
+    with pytest.raises(ValueError, match="no thing 'frist_thing'; did you mean 'first_thing'"):
+        registry["frist_thing"]
+
+
+def test_duplicated_registration_raises(registry: Registry) -> None:
+    with pytest.raises(ValueError, match="registered already"):
+        registry.register("first_thing")(build_something)
+
+
+@pytest.mark.parametrize("name", ["", "Upper", "with.dot", "with space", "../up"])
+def test_unusable_names_raise(registry: Registry, name: str) -> None:
+    with pytest.raises(ValueError, match="is no name for a thing"):
+        registry.register(name)
+
+
+def test_unknown_option_names_the_nearest(registry: Registry) -> None:
+    with pytest.raises(TypeError, match="no option 'rate'; did you mean 'rates'"):
+        check_options("thing 'x'", build_something, {"rate": 1})
+    with pytest.raises(TypeError, match="no option 'rate'"):
+        registry.checked("first_thing", {"rate": 1})
+
+
+def test_natural_order() -> None:
+    assert natural_sorted(["resnet101", "resnet18", "b"]) == ["b", "resnet18", "resnet101"]
+    assert natural_sorted(["1²2", "1"]) == ["1", "1²2"]
+
+
+@pytest.mark.parametrize(
+    ("register", "name"),
+    [
+        (citysegzoo.register_model, "unet"),
+        (citysegzoo.register_encoder, "resnet50"),
+        (citysegzoo.register_decoder, "aspp"),
+    ],
+)
+def test_names_of_the_zoo_are_taken(register, name: str) -> None:
+    with pytest.raises(ValueError, match="registered already"):
+        register(name)(build_something)
+
+
+def test_a_model_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registering makes a model available by name, options checked like any other's."""
+    from citysegzoo.registry import MODELS
+
+    monkeypatch.setattr(MODELS, "_builders", dict(MODELS._builders))
+
+    @citysegzoo.register_model("my_net")
+    def my_net(*, num_classes: int = 19, in_channels: int = 3, width: int = 8):
+        """A network of my own."""
+        return citysegzoo.compose(
+            "strided_conv",
+            "transposed",
+            num_classes=num_classes,
+            in_channels=in_channels,
+            encoder_options={"widths": (width, width)},
+        )
+
+    assert "my_net" in citysegzoo.list_models()
+    assert citysegzoo.model_info("my_net").summary == "A network of my own."
+    model = citysegzoo.create_model("my_net", width=4, num_classes=5)
+    assert model.encoder.channels == (4, 4)
+    assert model.num_classes == 5
+    with pytest.raises(TypeError, match="'widht'; did you mean 'width'"):
+        citysegzoo.create_model("my_net", widht=4)
