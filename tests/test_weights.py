@@ -1,0 +1,136 @@
+"""The bundled weights: what they say of themselves, and that they load as they are."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+import citysegzoo
+from citysegzoo.data import CAMVID_11, CITYSCAPES_19, DEMO_IMAGE
+from citysegzoo.weights import find_record, list_records, load_checkpoint, save_checkpoint
+
+
+@pytest.mark.parametrize("record", list_records(), ids=lambda r: f"{r.model}-{r.tag}")
+def test_every_record_is_whole(record) -> None:
+    assert record.file.stat().st_size <= 4_000_000
+    card = record.card
+    assert card["model"] == record.model
+    assert set(card["score"]["class_iou"]) == set(record.labels.classes)
+    mean = sum(card["score"]["class_iou"].values()) / len(record.labels)
+    assert card["score"]["mean_iou"] == pytest.approx(mean, abs=1e-4)
+    for part in ("data", "licence", "source", "command"):
+        assert card[part]
+    assert "--root camvid" in card["command"]
+    with safe_open(record.file, "pt") as file:
+        names = set(file.keys())
+    with torch.device("meta"):
+        model = citysegzoo.create_model(record.model, num_classes=len(record.labels))
+    assert names == set(model.state_dict())
+
+
+def test_pretrained_model_is_ready() -> None:
+    model = citysegzoo.create_model("unet.small", pretrained="camvid")
+    assert not model.training
+    assert model.labels is CAMVID_11
+    assert model.num_classes == 11
+    state = load_checkpoint(find_record("unet.small").file)
+    for name, value in model.state_dict().items():
+        assert value.device.type == "cpu"
+        assert value.dtype in (torch.float32, torch.int64)
+        assert torch.equal(value, state[name])
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_pretrained_model_sees_the_drawn_street() -> None:
+    """Far better than a guess on a scene nobody trained on: sky above, road below, buildings."""
+    labels = citysegzoo.create_model("unet.small", pretrained=True).segment(DEMO_IMAGE).labels
+    height, width = labels.shape
+
+    def share(name: str, rows: slice, columns: slice) -> float:
+        return float((labels[rows, columns] == CAMVID_11.classes.index(name)).mean())
+
+    middle = slice(width // 3, 2 * width // 3)
+    assert share("sky", slice(0, height // 5), middle) > 0.7
+    assert share("road", slice(3 * height // 4, height), middle) > 0.7
+    assert share("building", slice(0, height // 2), slice(0, width // 4)) > 0.5
+
+
+def test_other_classes_keep_all_but_the_classifier() -> None:
+    trained = citysegzoo.create_model("unet.small", pretrained=True)
+    with pytest.warns(UserWarning, match="tell 11 classes apart, not 19: all is loaded but"):
+        model = citysegzoo.create_model("unet.small", pretrained=True, num_classes=19)
+    assert model.labels == CITYSCAPES_19
+    ours, theirs = model.state_dict(), trained.state_dict()
+    for name, value in ours.items():
+        if name.startswith("classifier."):
+            assert value.shape[0] == 19
+        else:
+            assert torch.equal(value, theirs[name])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"pretrained": "cityscapes"}, "no weights named 'cityscapes'; it has: camvid"),
+        ({"pretrained": True, "widths": (8, 16, 32, 64, 128)}, "of another shape"),
+        ({"pretrained": True, "in_channels": 4}, "1 of another shape"),
+        ({"pretrained": True, "encoder_weights": True}, "leave encoder_weights out"),
+    ],
+)
+def test_weights_that_do_not_fit(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        citysegzoo.create_model("unet.small", **arguments)
+
+
+@pytest.mark.parametrize("name", ["unet", "deeplabv3_resnet101.mei2019_dl2"])
+def test_names_without_weights_say_which_have_some(name: str) -> None:
+    with pytest.raises(ValueError, match="models with weights: unet.small"):
+        citysegzoo.create_model(name, pretrained=True)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    state = {"a": torch.randn(3, 4), "n": torch.tensor(7)}
+    save_checkpoint(tmp_path / "x.safetensors", state, {"who": "me"}, dtype=torch.float16)
+    read = load_checkpoint(tmp_path / "x.safetensors")
+    assert torch.equal(read["a"], state["a"].half().float())
+    assert torch.equal(read["n"], state["n"])
+    with safe_open(tmp_path / "x.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["citysegzoo"]) == {"who": "me"}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        save_checkpoint(tmp_path / "x.safetensors", {"a": torch.zeros(1)}, {"bad": object()})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_broken_files(tmp_path: Path) -> None:
+    whole = find_record("unet.small").file.read_bytes()
+    broken = tmp_path / "broken.safetensors"
+    for content in (b"", whole[:100], whole[:-1], b"\xff" * 64):
+        broken.write_bytes(content)
+        with pytest.raises(ValueError, match="no whole safetensors file"):
+            load_checkpoint(broken)
+    with pytest.raises(FileNotFoundError, match="there is no weights file"):
+        load_checkpoint(tmp_path / "nothing")
+
+
+def test_missing_imagenet_weights_are_one_sentence(tmp_path: Path) -> None:
+    """Without a network and with an empty cache, the error says what to do."""
+    program = (
+        "import citysegzoo\n"
+        "try: citysegzoo.create_model('unet_resnet50', encoder_weights=True)\n"
+        "except OSError as error: print(error)\n"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "the weights 'resnet50.tv_in1k' are not in the cache" in done.stdout
