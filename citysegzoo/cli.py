@@ -1,0 +1,316 @@
+"""The ``citysegzoo`` command: list models, show one, segment photographs."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import math
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from citysegzoo.factory import ModelInfo
+    from citysegzoo.model import SegmentationModel
+    from citysegzoo.weights import WeightsRecord
+
+# What bad input raises: said in one sentence, without a traceback.
+_EXPECTED = (ValueError, TypeError, OSError, MemoryError)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, 2 for bad input, 130 when interrupted."""
+    args = _parser().parse_args(arguments)
+    warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # The reader of our output went away (`citysegzoo models | head`): nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        _say("interrupted.")
+        return 130
+    except _EXPECTED as error:
+        if args.debug:
+            raise
+        _say(f"error: {_sentence(error)}")
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="citysegzoo", description="A model zoo for semantic segmentation of city streets."
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    models = commands.add_parser("models", help="list the models of the zoo")
+    models.add_argument("pattern", nargs="?", help="such as '*resnet50*'")
+    models.add_argument("--report", help="only models of this report, such as mei2019")
+    models.add_argument("--pretrained", action="store_true", help="only models with weights")
+    models.set_defaults(run=_models)
+
+    show = commands.add_parser("show", help="show all that is known of a model")
+    show.add_argument("name", metavar="NAME", help="a name from `citysegzoo models`")
+    show.add_argument(
+        "-o",
+        "--option",
+        action="append",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="build it with this option, such as aspp_rates=3,6,9; may be repeated",
+    )
+    show.add_argument("--num-classes", type=int, help="build it with this number of classes")
+    show.add_argument("--all-results", action="store_true", help="print every reported figure")
+    show.set_defaults(run=_show)
+
+    segment = commands.add_parser(
+        "segment",
+        help="segment photographs of streets",
+        description="Write NAME_labels.png (classes as pixel values, palette attached) and "
+        "NAME_overlay.jpg for every photograph, and print the share of each class.",
+    )
+    segment.add_argument("photos", nargs="*", metavar="PHOTO", help="image files or folders")
+    segment.add_argument("--demo", action="store_true", help="segment the street drawn for this")
+    segment.add_argument("--model", metavar="NAME", help="a model with weights [unet.small]")
+    segment.add_argument("--weights", metavar="TAG", help="which of its weights [its default]")
+    segment.add_argument("--output", type=Path, default=Path("segmented"), metavar="FOLDER")
+    segment.add_argument("--device", default="cpu", help="such as cuda [cpu]")
+    segment.set_defaults(run=_segment)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Prints the version when asked to, and looks it up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        import citysegzoo
+
+        parser.exit(message=f"citysegzoo {citysegzoo.__version__}\n")
+
+
+def _models(args: argparse.Namespace) -> int:
+    from citysegzoo.factory import list_models, model_info
+
+    names = list_models(args.pattern, report=args.report, pretrained=args.pretrained)
+    if not names:
+        raise ValueError("no model matches; `citysegzoo models` lists them all.")
+    rows = [("MODEL", "CLASSES", "WEIGHTS", "WHAT IT IS")]
+    for name in names:
+        info = model_info(name)
+        tags = ", ".join(record.tag for record in info.weights) or "-"
+        rows.append((name, str(info.num_classes), tags, info.summary))
+    _print_table(rows)
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    import torch
+
+    from citysegzoo.factory import create_model, model_info
+
+    info = model_info(args.name)
+    options = dict(_option(text) for text in args.option)
+    with torch.device("meta"):
+        model = create_model(info.name, num_classes=args.num_classes, **options)
+    print(f"{info.name}\n{info.summary}\n")
+    rows = [*_composition(model), *_settings(info, options)]
+    if info.report:
+        rows.extend(_report_rows(info))
+    _print_table(rows)
+    if info.results:
+        _print_results(info, everything=args.all_results)
+    for record in info.weights:
+        _print_weights(record)
+    if not info.weights:
+        print("\nno trained weights; `citysegzoo models --pretrained` lists the models with some")
+    return 0
+
+
+def _composition(model: SegmentationModel) -> list[tuple[str, str]]:
+    def count(*modules: Any) -> str:
+        return f"{sum(p.numel() for m in modules for p in m.parameters()):,}"
+
+    encoder, decoder = model.encoder, model.decoder
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return [
+        ("parameters", f"{count(model)}, {trainable:,} of them trained"),
+        ("encoder", f"{type(encoder).__name__}, {count(encoder)} parameters"),
+        ("  channels", ", ".join(map(str, encoder.channels))),
+        ("  strides", ", ".join(map(str, encoder.strides))),
+        ("decoder", f"{type(decoder).__name__}, {count(decoder)} parameters"),
+        ("  gives", f"{decoder.channels} channels at stride {decoder.stride}"),
+        ("classifier", f"{model.num_classes} classes, {count(model.classifier)} parameters"),
+        ("classes", ", ".join(model.labels.classes)),
+    ]
+
+
+def _settings(info: ModelInfo, changed: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for name, value in {**info.options, **changed}.items():
+        origin = "given" if name in changed else "set by the variant" if name in info.preset else ""
+        rows.append((f"  {name}", f"{value}{f'  ({origin})' if origin else ''}"))
+    preprocessing = info.preprocessing
+    return [
+        ("options", "" if rows else "none"),
+        *rows,
+        (
+            "input",
+            f"{preprocessing.channel_order} in 0..1, minus "
+            f"({', '.join(f'{m:.3f}' for m in preprocessing.mean)}), over "
+            f"({', '.join(f'{s:.3f}' for s in preprocessing.std)}); any size from 32x32",
+        ),
+    ]
+
+
+def _report_rows(info: ModelInfo) -> list[tuple[str, str]]:
+    from dataclasses import fields
+
+    from citysegzoo.reports import get_report
+
+    report = get_report(info.report or "")
+    rows = [("report", f"{report.key}: {report.title}, {', '.join(report.authors)}, {report.year}")]
+    if info.recipe:
+        rows.append(("recipe", ""))
+        for field in fields(info.recipe):
+            value = getattr(info.recipe, field.name)
+            if value is None or value == ():
+                continue
+            lines = value if field.name in ("notes", "augmentation") else (value,)
+            for i, line in enumerate(lines):
+                rows.append((f"  {field.name.replace('_', ' ')}" if i == 0 else "", str(line)))
+    return rows
+
+
+def _print_results(info: ModelInfo, *, everything: bool) -> None:
+    shown = [r for r in info.results if everything or r.label is None]
+    hidden = len(info.results) - len(shown)
+    print("\nprinted results, as the report has them")
+    rows = [("METRIC", "OF", "VALUE", "SPLIT", "SOURCE", "REMARK")]
+    for r in shown:
+        remark = "; ".join(filter(None, (_correction(r.corrected), r.note)))
+        rows.append((r.metric, r.label or "all", f"{r.value:g}", r.split, r.source, remark))
+    _print_table(rows)
+    if hidden:
+        print(f"and {hidden} figures of single classes: --all-results prints them")
+
+
+def _correction(corrected: float | None) -> str:
+    if corrected is None:
+        return ""
+    return "wrong" if math.isnan(corrected) else f"should be {corrected:g}"
+
+
+def _print_weights(record: WeightsRecord) -> None:
+    card = record.card
+    score = card["score"]
+    print(f"\nweights {record.tag!r}")
+    _print_table(
+        [
+            ("  trained on", card["data"]),
+            ("  score", f"{100 * score['mean_iou']:.1f} % {score['metric']}; {score['split']}"),
+            *((f"    {name}", f"{100 * iou:.1f} %") for name, iou in score["class_iou"].items()),
+            ("  licence", card["licence"]),
+            ("  source", card["source"]),
+            ("  command", card["command"]),
+        ]
+    )
+
+
+def _segment(args: argparse.Namespace) -> int:
+    import torch
+    from tqdm import tqdm
+
+    from citysegzoo.data import DEMO_IMAGE
+    from citysegzoo.factory import DEFAULT_MODEL, create_model
+    from citysegzoo.inference import find_images
+    from citysegzoo.inference.segmentation import output_files
+
+    if not args.photos and not args.demo:
+        raise ValueError("name photographs or folders to segment, or use --demo.")
+    photos = find_images([*args.photos, *([DEMO_IMAGE] if args.demo else [])])
+    outputs: dict[Path, Path] = {}
+    for photo in photos:
+        other = outputs.setdefault(output_files(photo.stem, args.output)[0], photo)
+        if other != photo:
+            raise ValueError(
+                f"{other} and {photo} would both be written as {photo.stem}_labels.png; "
+                "segment them into different folders."
+            )
+    model = create_model(args.model or DEFAULT_MODEL, pretrained=args.weights or True)
+    try:
+        model.to(torch.device(args.device))
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"the device {args.device!r} cannot be used: {_sentence(error)}"
+        ) from error
+    _make_writable(args.output)
+
+    failed = 0
+    for photo in tqdm(photos, unit="photo", disable=None if len(photos) > 1 else True):
+        try:
+            result = model.segment(photo)
+            labels, overlay = result.save(args.output)
+        except (*_EXPECTED, RuntimeError) as error:
+            if args.debug:
+                raise
+            failed += 1
+            tqdm.write(f"citysegzoo: error: {_sentence(error)}", file=sys.stderr)
+            continue
+        shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in result.shares.items())
+        tqdm.write(f"{photo}: {shares}\n  -> {labels}, {overlay}", file=sys.stdout)
+    if failed and len(photos) > 1:
+        _say(f"{failed} of {len(photos)} photographs failed, {len(photos) - failed} are done.")
+    return 2 if failed else 0
+
+
+def _make_writable(folder: Path) -> None:
+    """Make the folder and find out now, not after the work, whether it can be written to."""
+    from citysegzoo.files import replacing
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".citysegzoo-probe"
+        with replacing(probe) as partial:
+            partial.touch()
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"the output folder {folder} cannot be written to: {reason}.") from error
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """``name=value`` of the command line, the value read as a Python literal where it is one."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ValueError(
+            f"an option is given as NAME=VALUE, such as aspp_rates=3,6,9, not {text!r}."
+        )
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return name, value
+
+
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    """Print rows in columns as wide as their widest entry."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    for row in rows:
+        start = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False))
+        print(f"{start}  {row[-1]}".rstrip())
+
+
+def _sentence(error: BaseException) -> str:
+    """An error's message on one line; its kind where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _say(message: str) -> None:
+    print(f"citysegzoo: {message}", file=sys.stderr)

@@ -1,0 +1,227 @@
+"""Reading images of every usual kind as 8-bit RGB arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+from PIL.Image import Transpose
+
+from citysegzoo.registry import natural_sorted
+
+Image = str | os.PathLike[str] | PIL.Image.Image | np.ndarray
+"""What is accepted as an image: a path, a PIL image or a uint8 array."""
+
+MIN_SIDE = 32
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+_ORIENTATION_TAG = 0x0112
+_ORIENTATIONS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+
+
+def read_image(source: Image) -> npt.NDArray[np.uint8]:
+    """Read an image as uint8 ``(H, W, 3)`` RGB at its full resolution.
+
+    16-bit grey is scaled from 0..65535 and floating-point grey from 0..1 to 0..255, transparent
+    pixels are laid over white (what viewers and web pages show), and the EXIF orientation is
+    applied. Of a file with several pictures the first counts.
+
+    Args:
+        source: Path of a JPEG, PNG, WebP, BMP or TIFF file, a PIL image, or a uint8 array
+            ``(H, W, 3)`` in RGB order or ``(H, W)`` in grey.
+
+    Returns:
+        The pixels as a contiguous, writable array; an RGB array that is so already, itself.
+
+    Raises:
+        OSError: If the file cannot be opened, as the subclass that says why.
+        ValueError: If the file is no readable image, its grey values have no known range, the
+            array has another shape, or a side is shorter than 32 pixels.
+        TypeError: If ``source`` is of another type, or an array of another dtype.
+    """
+    if isinstance(source, np.ndarray):
+        name, pixels = "the array", _from_array(source)
+    elif isinstance(source, PIL.Image.Image):
+        name = str(getattr(source, "filename", "") or "the image")
+        pixels = _from_pil(source, name)
+    elif isinstance(source, (str, os.PathLike)):
+        name = os.fsdecode(source)
+        pixels = _from_file(name)
+    else:
+        raise TypeError(
+            f"an image must be a path, a PIL image or a uint8 array (H, W, 3), "
+            f"not {type(source).__name__}; convert it to one of them."
+        )
+    height, width = pixels.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise ValueError(
+            f"{name} is {width}x{height} pixels; segmentation needs at least {MIN_SIDE}x{MIN_SIDE}."
+        )
+    return pixels
+
+
+def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """List image files: files as given, folders as the images directly in them.
+
+    Args:
+        paths: Files and folders. A file named here may have any suffix; in a folder those with
+            the suffix of an image count, hidden ones excepted, in natural order.
+
+    Returns:
+        The files in the order given, each once.
+
+    Raises:
+        FileNotFoundError: If a path does not exist or a folder holds no image.
+    """
+    if isinstance(paths, (str, os.PathLike)):
+        paths = [paths]
+    found: dict[str, Path] = {}
+    for path in map(Path, paths):
+        files = _images_in(path) if path.is_dir() else [path]
+        for file in files:
+            if not file.exists():
+                raise FileNotFoundError(f"{file} does not exist; check the path.")
+            found.setdefault(os.path.abspath(file), file)
+    return list(found.values())
+
+
+def _images_in(folder: Path) -> list[Path]:
+    try:
+        names = sorted(
+            entry.name
+            for entry in folder.iterdir()
+            if entry.suffix.lower() in SUFFIXES
+            and not entry.name.startswith(".")
+            and entry.is_file()
+        )
+    except OSError as error:
+        raise _unreadable(error, str(folder)) from error
+    if not names:
+        raise FileNotFoundError(
+            f"the folder {folder} holds no image; it needs files ending in {', '.join(SUFFIXES)}."
+        )
+    return [folder / name for name in natural_sorted(names)]
+
+
+def _from_file(name: str) -> npt.NDArray[np.uint8]:
+    if "\0" in name:
+        raise ValueError(f"{name!r} is no path; remove the null character.")
+    try:
+        with open(name, "rb") as file:
+            if not file.read(1):
+                raise ValueError(f"{name} is empty (0 bytes); copy or download it again.")
+            file.seek(0)
+            return _decoded(file, name)
+    except OSError as error:
+        raise _unreadable(error, name) from error
+
+
+def _decoded(file: BinaryIO, name: str) -> npt.NDArray[np.uint8]:
+    try:
+        image = PIL.Image.open(file, formats=_FORMATS)
+    except PIL.UnidentifiedImageError as error:
+        raise ValueError(
+            f"{name} is no JPEG, PNG, WebP, BMP or TIFF image, whatever its name says, "
+            f"or is damaged at its start; convert it or copy it again."
+        ) from error
+    except Exception as error:
+        raise _undecodable(error, name) from error
+    with image:
+        return _from_pil(image, name)
+
+
+def _from_pil(image: PIL.Image.Image, name: str) -> npt.NDArray[np.uint8]:
+    try:
+        image.load()
+        rgb = _to_rgb(image)
+        method = _ORIENTATIONS.get(_orientation(image))  # TIFF: applied by Pillow on loading
+        return np.array(rgb if method is None else rgb.transpose(method))
+    except _RangeError as error:
+        raise ValueError(f"{name} {error}") from None
+    except Exception as error:  # Pillow lets SyntaxError, struct.error, EOFError... through
+        raise _undecodable(error, name) from error
+
+
+def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _scaled(np.asarray(image)).convert("RGB")
+    if image.has_transparency_data:
+        white = PIL.Image.new("RGBA", image.size, "white")
+        return PIL.Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _scaled(values: npt.NDArray[Any]) -> PIL.Image.Image:
+    """Grey of more than 8 bits as an 8-bit image: integers from 0..65535, floats from 0..1."""
+    low, high, top = values.min(), values.max(), 1 if values.dtype.kind == "f" else 65535
+    if not 0 <= low <= high <= top:  # also if not a number
+        raise _RangeError(
+            f"has grey values from {low:g} to {high:g}; scale them to 0..{top} or to 8 bits."
+        )
+    return PIL.Image.fromarray((values * (255 / top) + 0.5).astype(np.uint8))
+
+
+def _orientation(image: PIL.Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # damaged metadata do not make the picture unusable
+        return 1
+
+
+def _from_array(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    if array.dtype != np.uint8:
+        raise TypeError(
+            f"an image array must be uint8 with values 0..255, not {array.dtype}; "
+            f"scale it to 0..255 and use .astype(numpy.uint8)."
+        )
+    if array.ndim == 2:
+        array = np.stack([array] * 3, axis=-1)
+    if array.ndim != 3 or array.shape[2] != 3:
+        hint = "use array.transpose(1, 2, 0)" if array.shape[:1] == (3,) else "drop other channels"
+        raise ValueError(
+            f"an image array must be (H, W, 3) in RGB order or (H, W), not {array.shape}; {hint}."
+        )
+    return np.require(array, np.uint8, ["C", "W"])
+
+
+class _RangeError(Exception):
+    """Grey values whose range says neither 16 bits nor 0..1."""
+
+
+def _unreadable(error: OSError, name: str) -> OSError:
+    """The same type of error with a sentence that says what to do."""
+    if isinstance(error, FileNotFoundError):
+        return FileNotFoundError(f"{name} does not exist; check the path.")
+    if isinstance(error, IsADirectoryError):
+        return IsADirectoryError(f"{name} is a folder, not an image; name the files in it.")
+    if isinstance(error, PermissionError):
+        return PermissionError(f"{name} may not be read; change its permissions.")
+    return type(error)(f"{name} cannot be read ({error.strerror}); check the path.")
+
+
+def _undecodable(error: Exception, name: str) -> ValueError:
+    if isinstance(error, PIL.Image.DecompressionBombError):
+        return ValueError(
+            f"{name} has more pixels than Pillow opens for safety; make it smaller, or raise "
+            f"PIL.Image.MAX_IMAGE_PIXELS if you trust it."
+        )
+    if isinstance(error, MemoryError):
+        return ValueError(f"{name} does not fit into memory; make it smaller.")
+    return ValueError(
+        f"{name} cannot be decoded because it is truncated, damaged or of a rare kind; "
+        f"copy it again or save it as PNG."
+    )

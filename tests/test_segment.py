@@ -1,0 +1,300 @@
+"""Segmenting photographs: the library, the command, and everything that may go wrong."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import citysegzoo
+from citysegzoo.cli import main
+from citysegzoo.data import CAMVID_11, DEMO_IMAGE
+
+
+@pytest.fixture(scope="module")
+def model() -> citysegzoo.SegmentationModel:
+    return citysegzoo.create_model("unet.small", pretrained=True)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A small piece of the drawn street, of odd size."""
+    path = tmp_path / "street.png"
+    opened(DEMO_IMAGE).resize((161, 121)).save(path)
+    return path
+
+
+def opened(path: Path) -> Image.Image:
+    """A picture read whole, its file closed again."""
+    with Image.open(path) as image:
+        return image.copy()
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "citysegzoo", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def assert_one_sentence(error: str, *parts: str) -> None:
+    lines = error.strip().splitlines()
+    assert len(lines) == 1, error
+    assert lines[0].startswith("citysegzoo: error: ")
+    for part in parts:
+        assert part in lines[0]
+
+
+def test_segments_at_full_resolution(model, photo: Path) -> None:
+    result = model.segment(photo)
+    assert result.labels.shape == (121, 161)
+    assert result.labels.dtype == np.uint8
+    assert result.name == "street"
+    images = model.preprocessing(torch.from_numpy(result.image).permute(2, 0, 1)[None])
+    with torch.no_grad():
+        expected = model(images)[0].argmax(0).numpy()
+    assert np.array_equal(result.labels, expected)
+    assert sum(result.shares.values()) == pytest.approx(1)
+    assert set(result.shares) <= set(CAMVID_11.classes)
+
+
+def test_takes_paths_pictures_arrays_and_lists(model, photo: Path) -> None:
+    picture = opened(photo)
+    results = model.segment([photo, str(photo), picture, np.asarray(picture)])
+    assert all(np.array_equal(r.labels, results[0].labels) for r in results)
+    assert [r.name for r in results] == ["street", "street", "image", "image"]
+
+
+def test_leaves_the_model_as_it_was(photo: Path) -> None:
+    fresh = citysegzoo.create_model("unet.small", widths=(4, 8))
+    fresh.train()
+    before = {k: v.clone() for k, v in fresh.state_dict().items()}
+    assert np.array_equal(fresh.segment(photo).labels, fresh.segment(photo).labels)
+    assert fresh.training
+    assert all(torch.equal(v, before[k]) for k, v in fresh.state_dict().items())
+
+
+def test_half_precision_models_segment(photo: Path) -> None:
+    fresh = citysegzoo.create_model("unet.small", widths=(4, 8)).bfloat16()
+    assert fresh.segment(photo).labels.shape == (121, 161)
+
+
+def test_saves_labels_and_overlay(model, photo: Path, tmp_path: Path) -> None:
+    result = model.segment(photo)
+    labels, overlay = result.save(tmp_path / "new" / "folder")
+    written = opened(labels)
+    assert written.mode == "P"
+    assert np.array_equal(np.asarray(written), result.labels)
+    road = CAMVID_11.classes.index("road")
+    assert tuple(written.getpalette()[3 * road : 3 * road + 3]) == CAMVID_11.palette[road]
+    assert opened(overlay).width == 161
+    assert sorted(p.name for p in labels.parent.iterdir()) == [
+        "street_labels.png",
+        "street_overlay.jpg",
+    ]
+
+
+def test_models_without_weights_in_memory_say_so(photo: Path) -> None:
+    with torch.device("meta"):
+        empty = citysegzoo.create_model("unet.small")
+    with pytest.raises(ValueError, match="meta device and has no weights"):
+        empty.segment(photo)
+    many = citysegzoo.create_model("unet.small", widths=(4, 8), num_classes=300)
+    with pytest.raises(ValueError, match="8-bit; the model has 300 classes"):
+        many.segment(photo)
+
+
+def test_command_segments_the_demo(tmp_path: Path) -> None:
+    done = command("segment", "--demo", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "road" in done.stdout
+    assert "%" in done.stdout
+    written = opened(tmp_path / "out" / "demo_street_labels.png")
+    assert written.size == opened(DEMO_IMAGE).size
+
+
+def test_command_does_the_rest_of_a_folder(photo: Path, tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    opened(photo).save(folder / "a.png")
+    (folder / "b.jpg").write_text("no picture")
+    opened(photo).save(folder / "c.bmp")
+    Image.new("RGB", (1, 1)).save(folder / "d.png")
+    assert main(["segment", str(folder), "--output", str(tmp_path / "out")]) == 2
+    out, err = capsys.readouterr()
+    assert "b.jpg" in err
+    assert "d.png" in err
+    assert "1x1" in err
+    assert "2 of 4 photographs failed, 2 are done" in err
+    assert "a.png: " in out
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "a_labels.png",
+        "a_overlay.jpg",
+        "c_labels.png",
+        "c_overlay.jpg",
+    ]
+
+
+def test_command_shows_progress_on_a_terminal(photo: Path, tmp_path: Path) -> None:
+    import pty
+
+    other = photo.with_name("second.png")
+    other.write_bytes(photo.read_bytes())
+    terminal, its_end = pty.openpty()
+    arguments = ["segment", str(photo), str(other), "--output", str(tmp_path / "out")]
+    subprocess.run(
+        [sys.executable, "-m", "citysegzoo", *arguments], stdout=its_end, stderr=its_end, check=True
+    )
+    os.close(its_end)
+    shown = b""
+    try:
+        while part := os.read(terminal, 65536):
+            shown += part
+    except OSError:  # the other end is closed and all is read
+        pass
+    os.close(terminal)
+    assert b"2/2" in shown
+
+
+@pytest.fixture
+def bad_inputs(tmp_path: Path, photo: Path) -> dict[str, Path]:
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    files = {name: folder / name for name in ("text.jpg", "empty.png", "cut.jpg", "dot.png")}
+    files["text.jpg"].write_text("this is no picture")
+    files["empty.png"].touch()
+    opened(photo).save(files["cut.jpg"], quality=95)
+    files["cut.jpg"].write_bytes(files["cut.jpg"].read_bytes()[:-900])
+    Image.new("RGB", (1, 1)).save(files["dot.png"])
+    files["strip.png"] = folder / "strip.png"
+    Image.new("RGB", (20000, 10)).save(files["strip.png"])
+    files["missing.png"] = folder / "missing.png"
+    files["folder"] = tmp_path / "nothing_in_here"
+    files["folder"].mkdir()
+    return files
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("text.jpg", "text.jpg"),
+        ("empty.png", "empty"),
+        ("cut.jpg", "cut.jpg"),
+        ("dot.png", "is 1x1"),
+        ("strip.png", "is 20000x10"),
+        ("missing.png", "missing.png"),
+        ("folder", "nothing_in_here"),
+    ],
+)
+def test_bad_photographs(bad_inputs, name: str, part: str, tmp_path: Path, capsys) -> None:
+    output = tmp_path / "out"
+    assert main(["segment", str(bad_inputs[name]), "--output", str(output)]) == 2
+    assert_one_sentence(capsys.readouterr().err, part)
+    assert not output.exists() or not any(output.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["segment"], ["name photographs or folders"]),
+        (["segment", "--demo", "--model", "unet.smal"], ["did you mean 'unet.small'"]),
+        (["segment", "--demo", "--model", "unet"], ["no trained weights for 'unet'", "unet.small"]),
+        (["segment", "--demo", "--weights", "city"], ["no weights named 'city'", "camvid"]),
+        (["segment", "--demo", "--device", "gpu7"], ["the device 'gpu7' cannot be used"]),
+        (["segment", "--demo", "--output", "/proc/no/folder"], ["cannot be written to"]),
+        (["segment", "--demo", "--output", "/dev/null"], ["cannot be written to"]),
+        (["show", "deeplabv3_resnet11"], ["did you mean 'deeplabv3_resnet101'"]),
+        (["show", "unet", "-o", "withs=8,8"], ["no option 'withs'; did you mean 'widths'"]),
+        (["show", "unet", "-o", "widths"], ["NAME=VALUE"]),
+        (["show", "deeplabv3_resnet50", "-o", "aspp_rates=0,6"], ["at least 1, not 0"]),
+        (["show", "deeplabv3_resnet50", "-o", "aspp_rates=many"], ["sequence of whole numbers"]),
+        (["show", "unet", "--num-classes", "0"], ["num_classes must be at least 1"]),
+        (["models", "nothing*"], ["no model matches"]),
+        (["models", "--report", "mei"], ["no report 'mei'"]),
+    ],
+)
+def test_bad_arguments(
+    arguments: list[str], parts: list[str], capsys, monkeypatch, tmp_path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert_one_sentence(capsys.readouterr().err, *parts)
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize("arguments", [["frobnicate"], ["segment", "--frobnicate"], []])
+def test_argparse_errors_exit_2(arguments: list[str], capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: citysegzoo" in capsys.readouterr().err
+
+
+def test_two_photographs_of_one_name(photo: Path, tmp_path: Path, capsys) -> None:
+    other = photo.with_suffix(".bmp")
+    opened(photo).save(other)
+    assert main(["segment", str(photo), str(other), "--output", str(tmp_path / "out")]) == 2
+    assert_one_sentence(capsys.readouterr().err, "would both be written as street_labels.png")
+
+
+def test_unwritable_folder(photo: Path, tmp_path: Path, capsys) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    tmp_path.chmod(0o500)
+    assert main(["segment", str(photo), "--output", str(tmp_path / "out")]) == 2
+    assert_one_sentence(capsys.readouterr().err, "cannot be written to")
+
+
+def test_models_command(capsys) -> None:
+    assert main(["models", "*resnet101*"]) == 0
+    out = capsys.readouterr().out
+    assert "deeplabv3_resnet101.mei2019_dl4" in out
+    assert "unet.small" not in out
+    assert main(["models", "--pretrained"]) == 0
+    assert "camvid" in capsys.readouterr().out
+    assert main(["models", "--report", "chen2020"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 8
+
+
+def test_show_command(capsys) -> None:
+    assert main(["show", "deeplabv3_resnet101.mei2019_dl3"]) == 0
+    out = capsys.readouterr().out
+    for part in ("69,050,195", "(8, 16, 24)", "0.007", "60.99", "should be 60.99", "mei2019"):
+        assert part in out
+    assert main(["show", "unet.small"]) == 0
+    out = capsys.readouterr().out
+    for part in ("1,944,747", "CC BY-NC 4.0", "examples/train.py", *CAMVID_11.classes):
+        assert part in out
+    assert main(["show", "deeplabv3_resnet50", "-o", "aspp_rates=1,2,3,4"]) == 0
+    assert "(1, 2, 3, 4)  (given)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["unet", "unet.small", "fcn_resnet50.chen2020_transfer"])
+def test_every_kind_of_model_shows(name: str, capsys) -> None:
+    assert main(["show", name, "--num-classes", "7"]) == 0
+    assert "7 classes" in capsys.readouterr().out
+
+
+def test_closed_pipe_is_no_error() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m citysegzoo models | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == ""
+    assert done.stdout.startswith("MODEL")
+
+
+def test_version(capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"citysegzoo {citysegzoo.__version__}\n"

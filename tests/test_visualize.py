@@ -1,0 +1,211 @@
+"""Palette images, class shares and overlays."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from citysegzoo.data.labels import (
+    CAMVID_11,
+    CITYSCAPES_19,
+    CITYSCAPES_34,
+    CITYSCAPES_CATEGORIES,
+    LabelSet,
+    numbered_labels,
+)
+from citysegzoo.visualize import class_shares, label_image, overlay
+
+LABEL_SETS = [CAMVID_11, CITYSCAPES_19, CITYSCAPES_34, CITYSCAPES_CATEGORIES]
+
+
+def quarters(height: int = 60, width: int = 80) -> np.ndarray:
+    """Half class 0, a quarter class 1, and of the last quarter a half each of 2 and ignored."""
+    labels: np.ndarray = np.zeros((height, width), np.uint8)
+    labels[height // 2 :] = 1
+    labels[height // 2 :, width // 2 :] = 2
+    labels[height // 2 :, 3 * width // 4 :] = 255
+    return labels
+
+
+def grey(height: int = 60, width: int = 80) -> np.ndarray:
+    return np.full((height, width, 3), 100, np.uint8)
+
+
+@pytest.mark.parametrize("label_set", LABEL_SETS, ids=lambda labels: labels.name)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_label_image(tmp_path: Path, label_set: LabelSet, dtype: type) -> None:
+    values = list(range(len(label_set)))
+    colors = list(label_set.palette)
+    if label_set.ignore_index is not None:
+        values.append(label_set.ignore_index)
+        colors.append((0, 0, 0))
+    labels: np.ndarray = np.array([values, values[::-1]], dtype)
+    image = label_image(labels, label_set)
+    assert image.mode == "P"
+    assert (np.asarray(image) == labels).all()
+    image.save(tmp_path / "labels.png")
+    with PIL.Image.open(tmp_path / "labels.png") as read:
+        assert read.mode == "P"
+        assert (np.asarray(read) == labels).all()
+        assert [tuple(color) for color in np.asarray(read.convert("RGB"))[0].tolist()] == colors
+
+
+def test_label_image_is_independent_of_the_array() -> None:
+    labels = quarters()
+    image = label_image(labels, CITYSCAPES_19)
+    labels[:] = 7
+    assert (np.asarray(image) == quarters()).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "label_set", "error", "message"),
+    [
+        ([[11]], CITYSCAPES_34, None, ""),
+        ([[11]], CAMVID_11, None, ""),
+        ([[12, 255]], CAMVID_11, ValueError, "12, 255"),
+        ([[255]], CITYSCAPES_34, ValueError, "255"),
+        ([[-1]], CITYSCAPES_19, ValueError, "-1"),
+        ([[256]], numbered_labels(200), ValueError, "256"),
+        ([[0.5]], CITYSCAPES_19, TypeError, "float64"),
+        ([[True]], CITYSCAPES_19, TypeError, "bool"),
+        ([1, 2], CITYSCAPES_19, ValueError, "(2,)"),
+        ([[[1]]], CITYSCAPES_19, ValueError, "(1, 1, 1)"),
+        (np.zeros((0, 4), int), CITYSCAPES_19, ValueError, "(0, 4)"),
+    ],
+)
+def test_unfit_labels(
+    labels: object, label_set: LabelSet, error: type[Exception] | None, message: str
+) -> None:
+    array = np.array(labels)
+    if error is None:
+        label_image(array, label_set)
+        return
+    for function in (label_image, class_shares):
+        with pytest.raises(error) as caught:
+            function(array, label_set)
+        assert message in str(caught.value)
+        assert str(caught.value).endswith(".")
+
+
+def test_class_shares() -> None:
+    shares = class_shares(quarters(), CITYSCAPES_19)
+    assert list(shares.items()) == [("road", 0.5), ("sidewalk", 0.25), ("building", 0.125)]
+    assert all(type(share) is float for share in shares.values())
+    assert class_shares(np.full((4, 4), 255), CITYSCAPES_19) == {}
+
+
+@pytest.mark.parametrize("alpha", [0, 0.25, 0.5, 1])
+def test_overlay_blends(alpha: float) -> None:
+    result = np.asarray(overlay(grey(), quarters(), CITYSCAPES_19, alpha=alpha, legend=False))
+    assert result.shape == (60, 80, 3)
+    for (row, column), label in {(10, 40): 0, (45, 10): 1, (45, 50): 2}.items():
+        expected = (1 - alpha) * 100 + alpha * np.array(CITYSCAPES_19.palette[label])
+        assert np.abs(result[row, column] - expected).max() <= 1
+    assert (result[45, 75] == 100).all()  # ignored: the image alone
+
+
+def test_overlay_draws_thin_darker_boundaries() -> None:
+    result = np.asarray(overlay(grey(), quarters(), CITYSCAPES_19, alpha=0, legend=False))
+    dark = (result < 60).all(axis=2)
+    assert (result[~dark] == 100).all()
+    assert set(dark.sum(axis=0).tolist()) == {1, 30}  # below the middle, the columns 40 and 60
+    assert set(dark.sum(axis=1).tolist()) == {0, 2, 80}
+
+
+@pytest.mark.parametrize("width", [400, 1000, 4000])
+def test_boundaries_grow_with_the_picture(width: int) -> None:
+    labels = np.zeros((64, width), np.uint8)
+    labels[:, width // 2 :] = 1
+    result = overlay(grey(64, width), labels, CITYSCAPES_19, alpha=0, legend=False)
+    dark = np.flatnonzero(np.asarray(result)[5, :, 0] < 60)
+    assert len(dark) == max(1, width // 1000)
+    assert abs(dark.mean() - (width - 1) / 2) <= 0.5
+
+
+SIZES = [(32, 32), (64, 600), (200, 100), (480, 360), (1500, 100), (2048, 1024)]
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+@pytest.mark.parametrize("label_set", LABEL_SETS, ids=lambda labels: labels.name)
+def test_legend_fits_under_the_picture(width: int, height: int, label_set: LabelSet) -> None:
+    labels = np.arange(height * width).reshape(height, width) % len(label_set)
+    image = grey(height, width)
+    with_legend = overlay(image, labels, label_set)
+    assert with_legend.mode == "RGB"
+    assert with_legend.width == width
+    assert with_legend.height > height
+    plain = overlay(image, labels, label_set, legend=False)
+    assert (np.asarray(with_legend)[:height] == np.asarray(plain)).all()
+    panel = np.asarray(with_legend)[height:]
+    for edge in (panel[0], panel[-1], panel[:, 0], panel[:, -1]):
+        assert (edge == panel[0, 0]).all(), "something is cut off at the edge"
+    number = np.array((65536, 256, 1))
+    assert np.isin(np.array(label_set.palette) @ number, panel @ number).all()
+    if width >= 480:  # all of a wide picture's panel is used before it grows in height
+        assert panel.shape[0] < 0.5 * width
+
+
+def test_legend_names_only_what_occurs_largest_first() -> None:
+    result = np.asarray(overlay(grey(200, 480), quarters(200, 480), CITYSCAPES_19))[200:]
+    places = []
+    for color in CITYSCAPES_19.palette[:3]:
+        rows, columns = np.nonzero((result == color).all(axis=2))
+        places.append((columns.min(), rows.min()))
+    assert places == sorted(places)
+    absent = CITYSCAPES_19.palette[CITYSCAPES_19.classes.index("rider")]
+    assert not (result == absent).all(axis=2).any()
+
+
+def test_legend_changes_with_names_and_shares() -> None:
+    image, labels = grey(200, 480), quarters(200, 480)
+    renamed = LabelSet("other", tuple("abcdefghijklmnopqrs"), CITYSCAPES_19.palette)
+    fewer = labels.copy()
+    fewer[:20] = 255
+    pictures = [
+        overlay(image, labels, CITYSCAPES_19),
+        overlay(image, labels, renamed),
+        overlay(image, fewer, CITYSCAPES_19),
+    ]
+    panels = [np.asarray(picture.crop((0, 200, 480, 230))) for picture in pictures]
+    for one, other in itertools.combinations(panels, 2):
+        assert (one != other).any()
+
+
+def test_nothing_but_ignored_pixels_has_no_legend() -> None:
+    result = overlay(grey(), np.full((60, 80), 255), CITYSCAPES_19)
+    assert (np.asarray(result) == grey()).all()
+
+
+def test_overlay_reads_files_and_pil_images(tmp_path: Path) -> None:
+    image = PIL.Image.fromarray(grey())
+    image.save(tmp_path / "a.png")
+    results = [
+        overlay(source, quarters(), CITYSCAPES_19) for source in (tmp_path / "a.png", image, grey())
+    ]
+    assert all((np.asarray(result) == np.asarray(results[0])).all() for result in results)
+
+
+@pytest.mark.parametrize(
+    ("shape", "alpha", "message"),
+    [
+        ((60, 81), 0.5, "80x60 and 81x60"),
+        ((60, 80), 1.5, "1.5"),
+        ((60, 80), -0.1, "-0.1"),
+        ((60, 80), float("nan"), "nan"),
+    ],
+)
+def test_overlay_refuses(shape: tuple[int, int], alpha: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        overlay(grey(), np.zeros(shape, int), CITYSCAPES_19, alpha=alpha)
+
+
+def test_overlay_is_fast() -> None:
+    """About 0.05 s; a loop over the pixels would take minutes."""
+    start = time.process_time()
+    overlay(grey(1024, 2048), quarters(1024, 2048), CITYSCAPES_19)
+    assert time.process_time() - start < 5
