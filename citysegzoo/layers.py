@@ -30,6 +30,21 @@ class BatchNorm2d(nn.BatchNorm2d):
         return super().forward(x)
 
 
+class KaimingConv2d(nn.Conv2d):
+    """A convolution drawn once, by He's scheme (normal, fan-out), biases zero.
+
+    The scheme of torchvision's ResNet and VGG. (Drawing by PyTorch's default first and again
+    afterwards is what makes building those slow.)
+    """
+
+    def reset_parameters(self) -> None:
+        if self.weight.is_meta:  # nothing to draw, and pretending to takes most of the build
+            return
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
 class ConvNormAct(nn.Sequential):
     """Convolution, then optionally batch norm, activation and channel dropout.
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from citysegzoo.base import Encoder
-from citysegzoo.layers import BatchNorm2d
+from citysegzoo.layers import BatchNorm2d, KaimingConv2d
 from citysegzoo.registry import register_encoder
 
 _BLOCKS = {
@@ -27,8 +27,8 @@ _BLOCKS = {
 }
 
 
-class _Conv(nn.Conv2d):
-    """A convolution without bias whose padding keeps the size, drawn once (kaiming, fan-out)."""
+class _Conv(KaimingConv2d):
+    """A convolution without bias whose padding keeps the size."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, dilation: int = 1
@@ -37,9 +37,6 @@ class _Conv(nn.Conv2d):
         super().__init__(
             in_channels, out_channels, kernel, stride, pad, dilation=dilation, bias=False
         )
-
-    def reset_parameters(self) -> None:
-        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
 
 
 class BasicBlock(nn.Module):

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from citysegzoo.base import PooledFeatures, PoolingEncoder
-from citysegzoo.layers import BatchNorm2d
+from citysegzoo.layers import BatchNorm2d, KaimingConv2d
 from citysegzoo.registry import register_encoder
 
 _WIDTHS = (64, 128, 256, 512, 512)
@@ -43,7 +43,7 @@ class VGGEncoder(PoolingEncoder):
         channels = in_channels
         for width, convs in zip(_WIDTHS, _CONVS[depth], strict=True):
             for _ in range(convs):
-                self.features.append(_Conv(channels, width, 3, padding=1))
+                self.features.append(KaimingConv2d(channels, width, 3, padding=1))
                 if batch_norm:
                     self.features.append(BatchNorm2d(width))
                 self.features.append(nn.ReLU(inplace=True))
@@ -83,15 +83,6 @@ class VGGEncoder(PoolingEncoder):
             names = [k.replace(".weight", part) for k in convs for part in (".weight", ".bias")]
             state = {**own, **dict(zip(names, state.values(), strict=True))}
         self.load_state_dict(state)
-
-
-class _Conv(nn.Conv2d):
-    """A convolution drawn once, by the scheme of torchvision's VGG."""
-
-    def reset_parameters(self) -> None:
-        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
 
 
 for _depth in _CONVS:
