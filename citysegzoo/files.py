@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_UMASK = os.umask(0)  # it can only be read by setting it
+os.umask(_UMASK)
+
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -37,6 +40,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     partial = target.with_name(f".{secrets.token_hex(8)}.part{target.suffix}")
     try:
         yield partial
+        # Some writers make files that only their owner may read.
+        partial.chmod(target.stat().st_mode if target.exists() else 0o666 & ~_UMASK)
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
