@@ -62,7 +62,8 @@ def augmentation(crop: tuple[int, int]) -> v2.Transform:
 def class_weights(dataset: CamVid) -> torch.Tensor:
     """Weight of each class: the square root of median frequency over its own frequency."""
     counts = sum(torch.bincount(labels.flatten(), minlength=12) for _, labels in dataset)[:11]
-    return (counts.median() / counts).sqrt()
+    present = counts[counts > 0]
+    return (present.median() / counts.clamp(min=present.min())).sqrt()
 
 
 @torch.inference_mode()

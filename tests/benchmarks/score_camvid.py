@@ -1,0 +1,63 @@
+"""Score trained weights on CamVid again, from the file as it ships, in float32.
+
+    python tests/benchmarks/score_camvid.py --root camvid
+
+Prints the IoU of each class and their mean, from one confusion matrix over the split, single
+scale, unlabelled pixels left out. ``--record`` writes the score into the card of the file.
+"""
+
+import argparse
+
+import torch
+from tqdm import tqdm
+
+import citysegzoo
+from citysegzoo.data import CAMVID_11, CamVid
+from citysegzoo.weights import find_record, load_checkpoint, save_checkpoint
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Score and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--root", required=True, help="folder of CamVid")
+    parser.add_argument("--model", default=citysegzoo.DEFAULT_MODEL)
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--enlarge", type=int, default=1, help="enlarge the images this often")
+    parser.add_argument("--record", action="store_true", help="write the score into the card")
+    args = parser.parse_args()
+
+    model = citysegzoo.create_model(args.model, pretrained="camvid")
+    classes = len(CAMVID_11)
+    confusion = torch.zeros(classes, classes, dtype=torch.int64)
+    for image, labels in tqdm(CamVid(args.root, args.split), disable=None):
+        images = model.preprocessing(image.as_subclass(torch.Tensor)[None])
+        if args.enlarge > 1:
+            images = torch.nn.functional.interpolate(
+                images, scale_factor=args.enlarge, mode="bicubic", antialias=True
+            )
+        logits = model(images)
+        predicted = logits[..., :: args.enlarge, :: args.enlarge].argmax(1)[0]
+        seen = labels != CAMVID_11.ignore_index
+        pairs = labels[seen].long() * classes + predicted[seen]
+        confusion += torch.bincount(pairs, minlength=classes**2).view(classes, classes)
+    hits = confusion.diag()
+    iou = hits / (confusion.sum(0) + confusion.sum(1) - hits)
+    for name, value in zip(CAMVID_11.classes, iou.tolist(), strict=True):
+        print(f"| {name} | {100 * value:.1f} |")
+    print(f"| mean | {100 * iou.nanmean():.2f} |")
+    if args.record:
+        record = find_record(args.model, "camvid")
+        card = record.card
+        card["score"]["mean_iou"] = round(iou.nanmean().item(), 4)
+        card["score"]["class_iou"] = {
+            name: round(value, 4)
+            for name, value in zip(CAMVID_11.classes, iou.tolist(), strict=True)
+        }
+        card["score"]["command"] = "python tests/benchmarks/score_camvid.py --root camvid"
+        save_checkpoint(record.file, load_checkpoint(record.file), card, dtype=torch.float16)
+    print(f"| pixel accuracy | {100 * hits.sum() / confusion.sum():.2f} |")
+
+
+if __name__ == "__main__":
+    main()

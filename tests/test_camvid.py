@@ -1,0 +1,90 @@
+"""The CamVid dataset, and the example that trains on it."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+import citysegzoo
+from citysegzoo.data import CAMVID_11, CamVid
+from citysegzoo.weights import load_checkpoint, load_weights
+
+TRAIN = Path(__file__).parent.parent / "examples" / "train.py"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in CamVid's layout: bright sky over dark road, a void row between."""
+    root = tmp_path_factory.mktemp("camvid")
+    noise = np.random.default_rng(0)
+    for split, count in (("train", 4), ("val", 2)):
+        for folder in (split, f"{split}annot"):
+            (root / folder).mkdir()
+        for i in range(count):
+            labels = np.full((48, 64), CAMVID_11.classes.index("road"), np.uint8)
+            labels[: 20 + i] = CAMVID_11.classes.index("sky")
+            labels[20 + i] = CAMVID_11.ignore_index
+            pixels = np.where(labels[..., None] == 0, 220, 60) + noise.integers(0, 20, (48, 64, 3))
+            Image.fromarray(pixels.astype(np.uint8)).save(root / split / f"{i}.png")
+            Image.fromarray(labels).save(root / f"{split}annot" / f"{i}.png")
+    return root
+
+
+def test_samples(root: Path) -> None:
+    dataset = CamVid(root, "train")
+    assert len(dataset) == 4
+    image, labels = dataset[1]
+    assert (image.shape, image.dtype) == ((3, 48, 64), torch.uint8)
+    assert (labels.shape, labels.dtype) == ((48, 64), torch.uint8)
+    assert labels.unique().tolist() == [0, 3, 11]
+    assert dataset.labels is CAMVID_11
+
+
+def test_transform_gets_image_and_labels(root: Path) -> None:
+    from torchvision.transforms import v2
+
+    image, labels = CamVid(root, "val", transform=v2.Resize((24, 32)))[0]
+    assert image.shape == (3, 24, 32)
+    assert labels.shape == (24, 32)
+    assert set(labels.unique().tolist()) <= {0, 3, 11}, "labels are not interpolated"
+
+
+def test_missing_parts(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="needs the folder .*test, which does not exist"):
+        CamVid(root, "test")
+    for folder in ("train", "trainannot"):
+        (tmp_path / folder).mkdir()
+    with pytest.raises(FileNotFoundError, match="found no PNG image"):
+        CamVid(tmp_path)
+    Image.new("RGB", (40, 40)).save(tmp_path / "train" / "a.png")
+    with pytest.raises(FileNotFoundError, match="needs the label image .*a.png"):
+        CamVid(tmp_path)
+
+
+@pytest.mark.slow
+def test_training_example(root: Path, tmp_path: Path) -> None:
+    """It learns the two bands, and its checkpoint loads into the model it names."""
+    arguments = (
+        f"--root {root} --output {tmp_path} --epochs 12 --batch-size 4 --crop 32 32 --lr 0.01 "
+        "--ema 0.5 --evaluate-every 6"
+    )
+    subprocess.run([sys.executable, TRAIN, *arguments.split()], check=True, timeout=600)
+    with (tmp_path / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == list(range(1, 13))
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+
+    with safe_open(tmp_path / "best.safetensors", "pt") as file:
+        card = json.loads(file.metadata()["citysegzoo"])
+    assert str(root) not in card["command"]
+    assert "--root camvid" in card["command"]
+    assert set(card["score"]["class_iou"]) == set(CAMVID_11.classes)
+    model = citysegzoo.create_model(card["model"], num_classes=11)
+    load_weights(model, load_checkpoint(tmp_path / "best.safetensors"), source="the example")
