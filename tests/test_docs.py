@@ -1,0 +1,76 @@
+"""The docs say what is so: their code runs as printed, their generated page is up to date."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import citysegzoo
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+BLOCKS = [
+    pytest.param(code, id=f"{page.name}-{i}")
+    for page in PAGES
+    for i, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M))
+]
+
+
+@pytest.mark.parametrize("code", BLOCKS)
+def test_python_blocks_run(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from citysegzoo.registry import DECODERS
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(DECODERS, "_builders", dict(DECODERS._builders))
+    Image.fromarray(np.full((64, 96, 3), 120, np.uint8)).save("street.jpg")
+    lines = []
+    for line in code.splitlines():
+        if "# TypeError" in line:  # shown because it raises
+            with pytest.raises(TypeError, match="did you mean"):
+                exec(line, {"citysegzoo": citysegzoo})
+        else:
+            lines.append(line)
+    exec("\n".join(lines), {})
+
+
+def test_there_are_blocks_to_run() -> None:
+    assert len(BLOCKS) >= 8
+
+
+def test_reports_page_is_up_to_date() -> None:
+    spec = importlib.util.spec_from_file_location("write", ROOT / "docs" / "write_reports.py")
+    write = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(write)
+    assert write.PAGE.read_text() == write.page(), "run: python docs/write_reports.py"
+
+
+def test_every_reported_model_is_on_the_page() -> None:
+    page = (ROOT / "docs" / "reports.md").read_text()
+    for report in citysegzoo.reports.REPORTS.values():
+        for variant in report.variants:
+            assert f"`{variant.name}`" in page
+
+
+@pytest.mark.parametrize("kind", ["encoders", "decoders", "models"])
+def test_every_name_is_in_the_docs(kind: str) -> None:
+    """Each encoder, decoder and architecture, or the family it is listed under, has its row."""
+    text = " ".join(page.read_text() for page in PAGES)
+    names = {
+        "encoders": citysegzoo.list_encoders(),
+        "decoders": citysegzoo.list_decoders(),
+        "models": [name for name in citysegzoo.list_models() if "." not in name],
+    }[kind]
+    for name in names:
+        family = re.sub(r"\d+(_bn)?$|_(tiny|small|base|large)$", "", name)
+        assert f"`{name}`" in text or f"`{family}" in text, name
+
+
+def test_the_score_in_the_docs_is_the_cards() -> None:
+    score = citysegzoo.model_info("unet.small").weights[0].card["score"]
+    assert f"**{100 * score['mean_iou']:.1f} % mean IoU**" in (ROOT / "README.md").read_text()
+    page = (ROOT / "docs" / "weights.md").read_text()
+    for name, iou in score["class_iou"].items():
+        assert f"| {name} | {100 * iou:.1f} |" in page
