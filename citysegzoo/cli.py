@@ -93,7 +93,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         import citysegzoo
 
-        parser.exit(message=f"citysegzoo {citysegzoo.__version__}\n")
+        print(f"citysegzoo {citysegzoo.__version__}")
+        parser.exit()
 
 
 def _models(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import pytest
 
 import citysegzoo
 
-HEAVY = ("timm", "torchvision", "huggingface_hub", "tqdm")
+HEAVY = ("timm", "torchvision", "huggingface_hub")
 
 
 def loaded_after(code: str) -> set[str]:
