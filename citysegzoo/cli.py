@@ -6,7 +6,9 @@ import argparse
 import ast
 import math
 import os
+import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -301,11 +303,14 @@ def _option(text: str) -> tuple[str, Any]:
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    """Print rows in columns as wide as their widest entry."""
+    """Print rows in columns as wide as their widest entry; on a terminal the last one wraps."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    indent = sum(widths) + 2 * len(widths)
+    room = shutil.get_terminal_size().columns - indent if sys.stdout.isatty() else 0
     for row in rows:
-        start = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False))
-        print(f"{start}  {row[-1]}".rstrip())
+        start = "".join(f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=False))
+        last = textwrap.wrap(row[-1], room) if room >= 20 else [row[-1]]
+        print((start + ("\n" + " " * indent).join(last)).rstrip())
 
 
 def _sentence(error: BaseException) -> str:

@@ -22,6 +22,7 @@ from citysegzoo.layers import check_positive
 from citysegzoo.model import SegmentationModel
 from citysegzoo.models import OWN_VARIANTS
 from citysegzoo.registry import (
+    MODEL_ARGUMENTS,
     MODELS,
     check_options,
     natural_sorted,
@@ -41,9 +42,6 @@ VARIANTS: Mapping[str, Variant] = {
 
 DEFAULT_MODEL = "unet.small"
 """The model whose bundled weights ``citysegzoo segment`` uses unless told otherwise."""
-
-# Arguments of create_model that every builder takes; the rest of its parameters are options.
-_COMMON = ("num_classes", "in_channels")
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ def model_info(name: str) -> ModelInfo:
     """
     builder, variant = _find(name)
     defaults = options_of(builder)
-    num_classes = variant.num_classes if variant else defaults["num_classes"]
+    num_classes = _default_classes(builder, variant)
     preset = dict(variant.options) if variant else {}
     function = getattr(builder, "func", builder)
     return ModelInfo(
@@ -125,7 +123,7 @@ def model_info(name: str) -> ModelInfo:
         architecture=name.partition(".")[0],
         variant=variant.variant if variant else None,
         summary=variant.summary if variant else (inspect.getdoc(function) or "").partition("\n")[0],
-        options={k: v for k, v in {**defaults, **preset}.items() if k not in _COMMON},
+        options={k: v for k, v in {**defaults, **preset}.items() if k not in MODEL_ARGUMENTS},
         preset=preset,
         num_classes=num_classes,
         labels=default_labels(num_classes),
@@ -167,7 +165,7 @@ def create_model(
             range.
     """
     builder, variant = _find(name)
-    check_options(f"model {name!r}", builder, options, hidden=_COMMON)
+    check_options(f"model {name!r}", builder, options, hidden=MODEL_ARGUMENTS)
     check_positive("in_channels", in_channels)
     if num_classes is not None:
         check_positive("num_classes", num_classes)
@@ -177,12 +175,16 @@ def create_model(
         record = find_record(name, None if pretrained is True else pretrained)
         wanted = len(record.labels) if num_classes is None else num_classes
     else:
-        wanted = num_classes or (variant.num_classes if variant else 19)
+        wanted = num_classes or _default_classes(builder, variant)
     settings = {**(variant.options if variant else {}), **options}
 
     def build() -> SegmentationModel:
         model = builder(num_classes=wanted, in_channels=in_channels, **settings)
-        assert isinstance(model, SegmentationModel)
+        if not isinstance(model, SegmentationModel):
+            raise TypeError(
+                f"the builder of {name!r} must return a SegmentationModel, "
+                f"not {type(model).__name__}."
+            )
         model.name = name
         model.preprocessing = variant.preprocessing if variant else IMAGENET
         return model
@@ -240,6 +242,12 @@ def _find(name: str) -> tuple[Callable[..., Any], Variant | None]:
     near = [known_name for known_name in known if known_name.startswith(f"{architecture}.")]
     hint = suggestion(name, known) or (f"; there is {', '.join(near)}" if near else "")
     raise ValueError(f"there is no model {name!r}{hint}.")
+
+
+def _default_classes(builder: Callable[..., Any], variant: Variant | None) -> int:
+    """The number of classes a name has unless another is asked for."""
+    classes: int = variant.num_classes if variant else options_of(builder)["num_classes"]
+    return classes
 
 
 def _load_record(

@@ -25,10 +25,12 @@ class Registry(Generic[Builder]):
 
     Args:
         kind: What the builders build, as used in messages ("encoder", "decoder", "model").
+        required: Keyword-only parameters with a default that every builder must have.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, *, required: tuple[str, ...] = ()) -> None:
         self.kind = kind
+        self.required = required
         self._builders: dict[str, Builder] = {}
 
     def register(self, name: str) -> Callable[[Builder], Builder]:
@@ -37,6 +39,7 @@ class Registry(Generic[Builder]):
         Raises:
             ValueError: If the name is taken or is not made of lower-case letters, digits,
                 ``_`` and ``-`` (a ``.`` separates a model's variant and is not part of a name).
+            TypeError: If the builder lacks a required parameter.
         """
         if not re.fullmatch(r"[a-z0-9][a-z0-9_\-]*", name):
             raise ValueError(
@@ -48,6 +51,13 @@ class Registry(Generic[Builder]):
                 raise ValueError(
                     f"a {self.kind} named {name!r} is registered already; choose another name."
                 )
+            options = options_of(builder)
+            for parameter in self.required:
+                if options.get(parameter, inspect.Parameter.empty) is inspect.Parameter.empty:
+                    raise TypeError(
+                        f"the builder of {self.kind} {name!r} needs a keyword-only parameter "
+                        f"{parameter!r} with a default, such as `*, {parameter}: int = 3`."
+                    )
             self._builders[name] = builder
             return builder
 
@@ -116,7 +126,10 @@ def natural_sorted(names: Iterable[str]) -> list[str]:
 
 ENCODERS: Registry[Callable[..., Encoder]] = Registry("encoder")
 DECODERS: Registry[Callable[..., Decoder]] = Registry("decoder")
-MODELS: Registry[Callable[..., nn.Module]] = Registry("model")
+
+MODEL_ARGUMENTS = ("num_classes", "in_channels")
+"""What every model builder takes; the rest of its parameters are its options."""
+MODELS: Registry[Callable[..., nn.Module]] = Registry("model", required=MODEL_ARGUMENTS)
 
 register_encoder = ENCODERS.register
 register_decoder = DECODERS.register

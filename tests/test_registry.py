@@ -64,6 +64,12 @@ def test_names_of_the_zoo_are_taken(register, name: str) -> None:
         register(name)(build_something)
 
 
+def test_model_builders_take_classes_and_channels() -> None:
+    with pytest.raises(TypeError, match="'mine' needs a keyword-only parameter 'num_classes' with"):
+        citysegzoo.register_model("mine")(build_something)
+    assert "mine" not in citysegzoo.list_models()
+
+
 def test_a_model_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Registering makes a model available by name, options checked like any other's."""
     from citysegzoo.registry import MODELS
@@ -71,7 +77,7 @@ def test_a_model_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MODELS, "_builders", dict(MODELS._builders))
 
     @citysegzoo.register_model("my_net")
-    def my_net(*, num_classes: int = 19, in_channels: int = 3, width: int = 8):
+    def my_net(*, num_classes: int = 6, in_channels: int = 3, width: int = 8):
         """A network of my own."""
         return citysegzoo.compose(
             "strided_conv",
@@ -86,5 +92,6 @@ def test_a_model_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     model = citysegzoo.create_model("my_net", width=4, num_classes=5)
     assert model.encoder.channels == (4, 4)
     assert model.num_classes == 5
+    assert citysegzoo.create_model("my_net").num_classes == 6
     with pytest.raises(TypeError, match="'widht'; did you mean 'width'"):
         citysegzoo.create_model("my_net", widht=4)
