@@ -25,6 +25,9 @@ _EXPECTED = (ValueError, TypeError, OSError, MemoryError)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, 2 for bad input, 130 when interrupted."""
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed by the caller: say nothing there
+            setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
     args = _parser().parse_args(arguments)
     warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
     try:

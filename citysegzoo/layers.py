@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Literal
 
 import torch
@@ -78,7 +79,7 @@ class ConvNormAct(nn.Sequential):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        pad = (kernel_size - 1) * dilation
+        pad = (check_positive("kernel_size", kernel_size) - 1) * dilation
         if pad % 2:
             self.pad = nn.ZeroPad2d((0, 1, 0, 1))
         self.conv = nn.Conv2d(
@@ -94,7 +95,7 @@ class ConvNormAct(nn.Sequential):
             self.norm = BatchNorm2d(out_channels, momentum=norm_momentum)
         if activation != "none":
             self.act = make_activation(activation)
-        if dropout > 0:
+        if check_probability("dropout", dropout) > 0:
             self.drop = nn.Dropout2d(dropout)
 
 
@@ -150,21 +151,31 @@ def initialise(module: nn.Module, scheme: Init | None) -> None:
                 nn.init.zeros_(part.bias)
 
 
-def check_positive(name: str, value: object) -> int:
-    """``value`` as an int of at least 1, or one sentence that says what ``name`` must be."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number of at least 1, not {value!r}.")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, not {value}.")
-    return value
+def check_positive(name: str, value: object, *, least: int = 1) -> int:
+    """``value`` as an int of at least ``least``, or one sentence saying what ``name`` must be."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number of at least {least}, not {value!r}.")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}.")
+    return int(value)
 
 
 def check_positives(name: str, values: object) -> tuple[int, ...]:
     """``values`` as a non-empty tuple of ints of at least 1."""
-    if isinstance(values, str) or not isinstance(values, Sequence):
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise TypeError(
             f"{name} must be a sequence of whole numbers such as (6, 12, 18), not {values!r}."
         )
-    if not values:
+    numbers = tuple(check_positive(f"each of {name}", value) for value in values)
+    if not numbers:
         raise ValueError(f"{name} is empty; give at least one whole number.")
-    return tuple(check_positive(f"each of {name}", value) for value in values)
+    return numbers
+
+
+def check_probability(name: str, value: object) -> float:
+    """``value`` as a float in 0..1, or one sentence saying what ``name`` must be."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number from 0 to 1, not {value!r}.")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be from 0 to 1, not {value}.")
+    return float(value)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from citysegzoo.base import Decoder, Encoder, PoolingEncoder
 from citysegzoo.data.labels import LabelSet, default_labels
 from citysegzoo.data.preprocessing import IMAGENET, Preprocessing
-from citysegzoo.layers import check_positive, resize
+from citysegzoo.layers import check_positive, check_positives, resize
 from citysegzoo.registry import ENCODERS, options_of
 
 if TYPE_CHECKING:
@@ -57,11 +57,20 @@ class SegmentationModel(nn.Module):
         self.decoder = decoder
         self.classifier = classifier
         self.align_corners = align_corners
-        self.working_size = None if working_size is None else (working_size[0], working_size[1])
+        self.working_size: tuple[int, ...] | None = None
+        if working_size is not None:
+            self.working_size = check_positives("working_size", working_size)
+            if len(self.working_size) != 2 or min(self.working_size) < MIN_SIZE:
+                raise ValueError(
+                    f"working_size is (H, W), both at least {MIN_SIZE}, not {working_size!r}."
+                )
         self.name: str | None = None
         self.labels: LabelSet = default_labels(num_classes)
         self.preprocessing: Preprocessing = IMAGENET
         self.encoder_frozen = False
+        # Poolings round down: below its stride nothing would be left of an image.
+        pools = isinstance(encoder, PoolingEncoder)
+        self.min_size = max(MIN_SIZE, encoder.strides[-1]) if pools else MIN_SIZE
         if decoder.unpools and not (
             isinstance(encoder, PoolingEncoder) and encoder.pools_with_indices
         ):
@@ -75,7 +84,8 @@ class SegmentationModel(nn.Module):
         """Logits of preprocessed images.
 
         Args:
-            images: ``(N, C, H, W)`` floating point, preprocessed; H and W at least 32.
+            images: ``(N, C, H, W)`` floating point, preprocessed; H and W at least 32 (the deepest
+                stride, for an encoder that pools further down than that).
 
         Returns:
             ``(N, num_classes, H, W)`` logits.
@@ -89,10 +99,10 @@ class SegmentationModel(nn.Module):
                 f"the model takes preprocessed floating-point images, not {images.dtype}; "
                 "pass 8-bit images to model.preprocessing first, or use model.segment."
             )
-        if images.ndim != 4 or min(images.shape[-2:]) < MIN_SIZE or images.shape[0] == 0:
+        if images.ndim != 4 or min(images.shape[-2:]) < self.min_size or images.shape[0] == 0:
             raise ValueError(
                 f"the model takes images of shape (N, C, H, W) with N at least 1 and H and W at "
-                f"least {MIN_SIZE}, not {tuple(images.shape)}."
+                f"least {self.min_size}, not {tuple(images.shape)}."
             )
         size = images.shape[-2:]
         x = images if self.working_size is None else resize_smoothly(images, self.working_size)

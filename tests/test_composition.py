@@ -147,6 +147,12 @@ def test_unusable_options(options: dict, error: type[Exception], message: str) -
         citysegzoo.compose("resnet18", "aspp", **options)
 
 
+@pytest.mark.parametrize("option", ["in_chans", "features_only", "pretrained"])
+def test_timm_options_that_are_not_for_timm_alone(option: str) -> None:
+    with pytest.raises(ValueError, match=f"timm_options cannot set '{option}'"):
+        citysegzoo.create_encoder("timm/resnet18", timm_options={option: 1})
+
+
 @pytest.mark.parametrize(
     ("decoder", "options", "message"),
     [

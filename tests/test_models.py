@@ -1,5 +1,6 @@
 """Every model by name: counts, options, sizes, gradients, freezing, compilation."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -141,6 +142,9 @@ def test_no_option_is_swallowed(name: str) -> None:
         ({"aspp_rates": (0, 6)}, ValueError, "aspp_rates must be at least 1, not 0"),
         ({"aspp_rates": "6, 12"}, TypeError, r"such as \(6, 12, 18\), not '6, 12'"),
         ({"output_stride": 4}, ValueError, "8, 16 or 32, not 4"),
+        ({"aspp_width": 1.5}, TypeError, "aspp_width must be a whole number of at least 1"),
+        ({"dropout": 2}, ValueError, "dropout must be from 0 to 1, not 2"),
+        ({"dropout": "x"}, TypeError, "dropout must be a number from 0 to 1, not 'x'"),
         ({"init": "he"}, ValueError, "init is 'kaiming_normal'"),
         ({"pretrained": True}, ValueError, "models with weights: unet.small"),
     ],
@@ -148,6 +152,36 @@ def test_no_option_is_swallowed(name: str) -> None:
 def test_unusable_values(options: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message), torch.device("meta"):
         citysegzoo.create_model("deeplabv3_resnet50", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"working_size": 64}, TypeError, "working_size must be a sequence of whole numbers"),
+        ({"working_size": (64,)}, ValueError, "working_size is .H, W., both at least 32"),
+        ({"working_size": (0, 64)}, ValueError, "working_size must be at least 1"),
+        ({"bottom_convs": 1.5}, TypeError, "bottom_convs must be a whole number of at least 0"),
+        ({"extra_widths": "x"}, TypeError, "extra_widths must be a sequence"),
+        ({"decoder_widths": (8, 8)}, ValueError, "2 entries, but this encoder gives 4 skips"),
+    ],
+)
+def test_unusable_values_of_unets(options: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message), torch.device("meta"):
+        citysegzoo.create_model("unet_resnet50", **options)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    with torch.device("meta"):
+        model = citysegzoo.create_model("unet", widths=np.array([4, 8]), num_classes=np.int64(3))
+    assert model.encoder.channels == (4, 8)
+    assert model.num_classes == 3
+
+
+def test_deep_poolings_need_larger_images() -> None:
+    model = citysegzoo.create_model("unet", widths=(2,) * 7)
+    assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 19, 64, 64)
+    with pytest.raises(ValueError, match="H and W at least 64, not"):
+        model(torch.zeros(1, 3, 63, 64))
 
 
 def test_options_override_the_preset() -> None:

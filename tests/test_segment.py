@@ -297,6 +297,13 @@ def test_closed_pipe_is_no_error() -> None:
     assert done.stdout.startswith("MODEL")
 
 
+def test_closed_output_is_no_error(photo: Path, tmp_path: Path) -> None:
+    arguments = f"segment {photo} --output {tmp_path / 'out'}"
+    line = f"{sys.executable} -m citysegzoo {arguments} >&- 2>&-"
+    assert subprocess.run(line, shell=True, timeout=300).returncode == 0
+    assert (tmp_path / "out" / "street_labels.png").is_file()
+
+
 def test_version(capsys) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["--version"])

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from citysegzoo.base import Decoder
-from citysegzoo.layers import ConvNormAct, check_positive, check_positives, resize
+from citysegzoo.layers import (
+    ConvNormAct,
+    check_positive,
+    check_positives,
+    check_probability,
+    resize,
+)
 from citysegzoo.registry import register_decoder
 
 
@@ -156,7 +162,7 @@ class ASPPDecoder(Decoder):
             self.project.append(
                 ConvNormAct(self.channels, aspp_width, 1, bias=bias, norm_momentum=bn_momentum)
             )
-            self.project.append(nn.Dropout(dropout))
+            self.project.append(nn.Dropout(check_probability("dropout", dropout)))
             self.channels = aspp_width
         if refine:
             self.project.append(

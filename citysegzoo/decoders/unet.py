@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from citysegzoo.base import Decoder
-from citysegzoo.layers import ConvNormAct, check_positives, fit, resize
+from citysegzoo.layers import ConvNormAct, check_positive, check_positives, fit, resize
 from citysegzoo.registry import register_decoder
 
 
@@ -136,6 +136,7 @@ class UNetDecoder(Decoder):
             raise ValueError(
                 "the unet decoder needs an encoder with at least two features to skip."
             )
+        check_positive("bottom_convs", bottom_convs, least=0)
         if up_width not in ("narrow", "keep"):
             raise ValueError(f"up_width is 'narrow' or 'keep', not {up_width!r}.")
         skips = len(channels) - 1

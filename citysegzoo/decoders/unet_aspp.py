@@ -9,7 +9,7 @@ from torch import nn
 
 from citysegzoo.decoders.aspp import ASPP
 from citysegzoo.decoders.unet import UNetDecoder
-from citysegzoo.layers import ConvNormAct
+from citysegzoo.layers import ConvNormAct, check_positive
 from citysegzoo.registry import register_decoder
 
 
@@ -48,6 +48,7 @@ class UNetASPPDecoder(UNetDecoder):
         bare_first_branch: bool = False,
     ) -> None:
         super().__init__(channels, strides, widths=widths, up=up, align_corners=align_corners)
+        check_positive("final_width", final_width)
         if len(self.blocks) < 2:
             raise ValueError("the unet_aspp decoder needs an encoder with at least three features.")
 

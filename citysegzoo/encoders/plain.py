@@ -36,6 +36,7 @@ class StridedConvEncoder(Encoder):
         super().__init__()
         self.channels = check_positives("widths", widths)
         self.strides = tuple(2 ** (i + 1) for i in range(len(self.channels)))
+        check_positive("extra_convs", extra_convs, least=0)
         self.stages = nn.ModuleList()
         inputs = in_channels
         for width in self.channels:

@@ -40,6 +40,11 @@ class TimmEncoder(Encoder):
     ) -> None:
         super().__init__()
         self.pretrained_tag = name
+        for option in ("features_only", "in_chans", "pretrained"):
+            if option in (timm_options or {}):
+                raise ValueError(
+                    f"timm_options cannot set {option!r}: use in_channels and encoder_weights."
+                )
         self.timm_options = {"in_chans": in_channels, "features_only": True, **(timm_options or {})}
         if output_stride is not None:
             self.timm_options["output_stride"] = output_stride
