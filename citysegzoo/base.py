@@ -17,12 +17,14 @@ class Encoder(nn.Module):
     Attributes:
         channels: Channels of each feature.
         strides: Stride of each feature.
+        in_channels: Channels of the image.
         pretrained_tag: timm name of the ImageNet weights that fit, None where there are none.
         timm_options: Arguments of ``timm.create_model`` for the network of those weights.
     """
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
+    in_channels: int = 3
     pretrained_tag: str | None = None
     timm_options: Mapping[str, Any] = {}
 

@@ -92,7 +92,8 @@ class SegmentationModel(nn.Module):
 
         Raises:
             TypeError: If the images are not floating point.
-            ValueError: If their shape is not ``(N, C, H, W)`` with H and W of at least 32.
+            ValueError: If their shape is not ``(N, C, H, W)`` with H and W of at least 32, or
+                they have another number of channels than the encoder takes.
         """
         if not images.is_floating_point():
             raise TypeError(
@@ -103,6 +104,11 @@ class SegmentationModel(nn.Module):
             raise ValueError(
                 f"the model takes images of shape (N, C, H, W) with N at least 1 and H and W at "
                 f"least {self.min_size}, not {tuple(images.shape)}."
+            )
+        if images.shape[1] != self.encoder.in_channels:
+            raise ValueError(
+                f"the model takes images of {self.encoder.in_channels} channels, not "
+                f"{images.shape[1]}: {tuple(images.shape)}."
             )
         size = images.shape[-2:]
         x = images if self.working_size is None else resize_smoothly(images, self.working_size)

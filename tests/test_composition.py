@@ -147,6 +147,28 @@ def test_unusable_options(options: dict, error: type[Exception], message: str) -
         citysegzoo.compose("resnet18", "aspp", **options)
 
 
+@pytest.mark.parametrize("name", ["mvitv2_tiny", "twins_svt_small", "vit_tiny_patch16_224"])
+def test_timm_backbones_of_one_size_and_without(name: str) -> None:
+    """Some take any size, some when told to, some by themselves although timm lists one size."""
+    with torch.device("meta"):
+        model = citysegzoo.compose(f"timm/{name}", "unet", num_classes=5).eval()
+        assert model(torch.empty(1, 3, 224, 224)).shape == (1, 5, 224, 224)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnet18.nope", {}, "timm has no weights 'resnet18.nope': Invalid pretrained tag"),
+        ("resnet18", {"output_stride": 7}, "8, 16 or 32, not 7"),
+        ("swin_tiny_patch4_window7_224", {"output_stride": 16}, "cannot build 'swin_tiny_patch4"),
+        ("resnet18", {"timm_options": {"nope": 1}}, "unexpected keyword argument 'nope'"),
+    ],
+)
+def test_timm_backbones_that_cannot_be(name: str, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        citysegzoo.create_encoder(f"timm/{name}", **options)
+
+
 @pytest.mark.parametrize("option", ["in_chans", "features_only", "pretrained"])
 def test_timm_options_that_are_not_for_timm_alone(option: str) -> None:
     with pytest.raises(ValueError, match=f"timm_options cannot set '{option}'"):

@@ -241,6 +241,15 @@ def test_unusable_shapes(shape: tuple[int, ...]) -> None:
         small_model("unet")(torch.zeros(shape))
 
 
+def test_unusable_channels() -> None:
+    with pytest.raises(ValueError, match="images of 3 channels, not 4"):
+        small_model("unet")(torch.zeros(1, 4, 64, 64))
+    six = small_model("unet", in_channels=6).eval()
+    assert six(torch.zeros(1, 6, 64, 64)).shape == (1, 19, 64, 64)
+    with pytest.raises(ValueError, match="images of 6 channels, not 3"):
+        six.segment(np.zeros((64, 64, 3), np.uint8))
+
+
 def test_raw_pixels_are_refused() -> None:
     with pytest.raises(TypeError, match="preprocessing first, or use model.segment"):
         small_model("unet")(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))

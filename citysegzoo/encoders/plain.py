@@ -34,6 +34,7 @@ class StridedConvEncoder(Encoder):
         extra_convs: int = 0,
     ) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.channels = check_positives("widths", widths)
         self.strides = tuple(2 ** (i + 1) for i in range(len(self.channels)))
         check_positive("extra_convs", extra_convs, least=0)
@@ -92,6 +93,7 @@ class PooledConvEncoder(PoolingEncoder):
     ) -> None:
         super().__init__()
         widths = check_positives("widths", widths)
+        self.in_channels = in_channels
         check_positive("convs_per_stage", convs_per_stage)
         self.pools_with_indices = pool_last
         self.channels = widths + widths[-1:] if pool_last else widths

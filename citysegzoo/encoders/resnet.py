@@ -122,6 +122,7 @@ class ResNetEncoder(Encoder):
         block = BasicBlock if depth < 50 else Bottleneck
         self.pretrained_tag = f"resnet{depth}.tv_in1k"
         self.timm_options = {"in_chans": in_channels}
+        self.in_channels = in_channels
         self.channels = (64, *(width * block.expansion for width in (64, 128, 256, 512)))
         self.strides = tuple(min(stride, output_stride) for stride in (2, 4, 8, 16, 32))
         self.conv1 = _Conv(in_channels, 64, 7, 2)

@@ -16,7 +16,8 @@ class TimmEncoder(Encoder):
     """The feature pyramid of a timm backbone, for images of any size.
 
     Images are zero-padded at the bottom and right to a multiple of the deepest stride and the
-    features cropped back to ``ceil(size / stride)``.
+    features cropped back to ``ceil(size / stride)``. (The few backbones that timm builds for one
+    image size only, and without a ``dynamic_img_size``, take images of that size alone.)
 
     Args:
         name: A timm model, with or without the tag of its weights.
@@ -47,14 +48,28 @@ class TimmEncoder(Encoder):
                 )
         self.timm_options = {"in_chans": in_channels, "features_only": True, **(timm_options or {})}
         if output_stride is not None:
+            if output_stride not in (8, 16, 32):
+                raise ValueError(f"output_stride is 8, 16 or 32, not {output_stride!r}.")
             self.timm_options["output_stride"] = output_stride
-        if fixed_input_size(name):
-            self.timm_options.setdefault("dynamic_img_size", True)
-        self.backbone: Any = create_timm_model(name, self.timm_options)
+        self.in_channels = in_channels
+        self.backbone: Any = self._build(name)
         info = self.backbone.feature_info
         self.channels = tuple(info.channels())
         self.strides = tuple(info.reduction())
         self.channels_last = str(getattr(self.backbone, "output_fmt", "NCHW")).endswith("NHWC")
+
+    def _build(self, name: str) -> Any:
+        if fixed_input_size(name) and "dynamic_img_size" not in self.timm_options:
+            any_size = {**self.timm_options, "dynamic_img_size": True}
+            try:
+                backbone = create_timm_model(name, any_size)
+            except ValueError as error:
+                if not isinstance(error.__cause__, TypeError):
+                    raise  # otherwise this family has no such option
+            else:
+                self.timm_options = any_size
+                return backbone
+        return create_timm_model(name, self.timm_options)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         height, width = x.shape[-2:]
@@ -79,7 +94,10 @@ def fixed_input_size(name: str) -> bool:
 
     if not timm.is_model(name):
         raise ValueError(f"timm has no model {name!r}{suggestion(name, timm.list_models())}.")
-    config = timm.get_pretrained_cfg(name)
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        raise ValueError(f"timm has no weights {name!r}: {error}") from error
     return bool(config and config.fixed_input_size)
 
 
@@ -90,4 +108,5 @@ def create_timm_model(name: str, options: Mapping[str, Any]) -> Any:
     try:
         return timm.create_model(name, **options)
     except (TypeError, RuntimeError, AssertionError, AttributeError) as error:
-        raise ValueError(f"timm cannot build {name!r} with {dict(options)}: {error}") from error
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"timm cannot build {name!r} with {dict(options)}: {reason}.") from error

@@ -37,6 +37,7 @@ class VGGEncoder(PoolingEncoder):
         super().__init__()
         self.pretrained_tag = f"vgg{depth}{'_bn' if batch_norm else ''}.tv_in1k"
         self.timm_options = {"in_chans": in_channels}
+        self.in_channels = in_channels
         self.channels = (*_WIDTHS, _WIDTHS[-1])
         self.strides = (1, 2, 4, 8, 16, 32)
         self.features = nn.Sequential()

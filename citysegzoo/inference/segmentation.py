@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from citysegzoo.model import SegmentationModel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Segmentation:
     """A photograph and the class of each of its pixels.
 
