@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from citysegzoo import data, inference, reports, visualize, weights
+    from citysegzoo import data, decoders, encoders, inference, reports, visualize, weights
     from citysegzoo.decoders import create_decoder, list_decoders, register_decoder
     from citysegzoo.encoders import create_encoder, list_encoders, register_encoder
     from citysegzoo.factory import (
@@ -38,6 +38,8 @@ _HOMES = {
     "create_encoder": "encoders",
     "create_model": "factory",
     "data": "data",
+    "decoders": "decoders",
+    "encoders": "encoders",
     "inference": "inference",
     "list_decoders": "decoders",
     "list_encoders": "encoders",
@@ -62,6 +64,8 @@ __all__ = [
     "create_encoder",
     "create_model",
     "data",
+    "decoders",
+    "encoders",
     "inference",
     "list_decoders",
     "list_encoders",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import io
 import math
 import os
 import shutil
@@ -28,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed by the caller: say nothing there
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(getattr(sys, stream), io.TextIOWrapper):
+            # A name that the terminal's encoding cannot show stops nothing.
+            getattr(sys, stream).reconfigure(errors="backslashreplace")
     args = _parser().parse_args(arguments)
     warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
     try:
@@ -107,7 +111,8 @@ def _models(args: argparse.Namespace) -> int:
 
     names = list_models(args.pattern, report=args.report, pretrained=args.pretrained)
     if not names:
-        raise ValueError("no model matches; `citysegzoo models` lists them all.")
+        hint = f"; try '*{args.pattern}*'" if args.pattern and "*" not in args.pattern else ""
+        raise ValueError(f"no model matches{hint}; `citysegzoo models` lists them all.")
     rows = [("MODEL", "CLASSES", "WEIGHTS", "WHAT IT IS")]
     for name in names:
         info = model_info(name)
@@ -121,9 +126,14 @@ def _show(args: argparse.Namespace) -> int:
     import torch
 
     from citysegzoo.factory import create_model, model_info
+    from citysegzoo.registry import suggestion
 
     info = model_info(args.name)
     options = dict(_option(text) for text in args.option)
+    for name in options:
+        if name not in info.options:
+            hint = suggestion(name, info.options)
+            raise TypeError(f"model {info.name!r} has no option {name!r}{hint}; --help says more.")
     with torch.device("meta"):
         model = create_model(info.name, num_classes=args.num_classes, **options)
     print(f"{info.name}\n{info.summary}\n")
@@ -250,6 +260,11 @@ def _segment(args: argparse.Namespace) -> int:
                 f"{other} and {photo} would both be written as {photo.stem}_labels.png; "
                 "segment them into different folders."
             )
+    inputs = {photo.resolve() for photo in photos}
+    for photo in photos:
+        for output in output_files(photo.stem, args.output):
+            if output.resolve() in inputs:
+                raise ValueError(f"{output} is to be segmented and written; name another --output.")
     model = create_model(args.model or DEFAULT_MODEL, pretrained=args.weights or True)
     try:
         model.to(torch.device(args.device))
@@ -268,7 +283,10 @@ def _segment(args: argparse.Namespace) -> int:
             if args.debug:
                 raise
             failed += 1
-            tqdm.write(f"citysegzoo: error: {_sentence(error)}", file=sys.stderr)
+            reason = _sentence(error)
+            if isinstance(error, RuntimeError):  # torch's own, above all of memory
+                reason = f"{photo} could not be segmented, a smaller one may: {reason}"
+            tqdm.write(f"citysegzoo: error: {reason}", file=sys.stderr)
             continue
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in result.shares.items())
         tqdm.write(f"{photo}: {shares}\n  -> {labels}, {overlay}", file=sys.stdout)
@@ -299,8 +317,9 @@ def _option(text: str) -> tuple[str, Any]:
         raise ValueError(
             f"an option is given as NAME=VALUE, such as aspp_rates=3,6,9, not {text!r}."
         )
+    literal = {"true": "True", "false": "False", "none": "None"}.get(value.lower(), value)
     try:
-        return name, ast.literal_eval(value)
+        return name, ast.literal_eval(literal)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return name, value
 

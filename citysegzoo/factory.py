@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -24,6 +24,7 @@ from citysegzoo.models import OWN_VARIANTS
 from citysegzoo.registry import (
     MODEL_ARGUMENTS,
     MODELS,
+    check_name,
     check_options,
     natural_sorted,
     options_of,
@@ -173,6 +174,13 @@ def create_model(
         raise ValueError("pretrained weights include the encoder's; leave encoder_weights out.")
     if pretrained:
         record = find_record(name, None if pretrained is True else pretrained)
+        trained = model_info(name).options
+        for option, value in options.items():
+            if _plain(value) != _plain(trained[option]):
+                raise ValueError(
+                    f"the weights of {name!r} were trained with {option}={trained[option]!r}; "
+                    f"leave {option} out, or pretrained."
+                )
         wanted = len(record.labels) if num_classes is None else num_classes
     else:
         wanted = num_classes or _default_classes(builder, variant)
@@ -195,6 +203,12 @@ def create_model(
     if encoder_weights:
         used = variant.recipe.encoder_weights if variant and variant.recipe else None
         load_encoder_weights(model.encoder, used if encoder_weights is True else encoder_weights)
+    elif model.encoder_frozen and not next(model.encoder.parameters()).is_meta:
+        warnings.warn(
+            f"the encoder of {name!r} is frozen as it was drawn at random; "
+            "encoder_weights=True starts it from ImageNet.",
+            stacklevel=2,
+        )
     return model
 
 
@@ -224,6 +238,9 @@ def compose(
         ValueError: If there is no such encoder or decoder, or the two don't fit.
     """
     check_positive("num_classes", num_classes)
+    for what, given in (("encoder_options", encoder_options), ("decoder_options", decoder_options)):
+        if given is not None and not isinstance(given, Mapping):
+            raise TypeError(f"{what} is a dict of options, not {given!r}.")
     features = create_encoder(encoder, in_channels=in_channels, **(encoder_options or {}))
     head = create_decoder(decoder, features.channels, features.strides, **(decoder_options or {}))
     classifier = Classifier(head.channels, num_classes)
@@ -235,13 +252,20 @@ def compose(
 
 def _find(name: str) -> tuple[Callable[..., Any], Variant | None]:
     """The builder of a name, and its variant if it names one."""
+    check_name("model", name)
     architecture, dot, _ = name.partition(".")
     if name in VARIANTS or (not dot and architecture in MODELS):
         return MODELS[architecture], VARIANTS.get(name)
     known = [*MODELS.names(), *VARIANTS]
     near = [known_name for known_name in known if known_name.startswith(f"{architecture}.")]
     hint = suggestion(name, known) or (f"; there is {', '.join(near)}" if near else "")
+    hint = hint or "; list_models() names them all"
     raise ValueError(f"there is no model {name!r}{hint}.")
+
+
+def _plain(value: Any) -> Any:
+    """A sequence of any kind as a tuple, to compare by."""
+    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
 
 
 def _default_classes(builder: Callable[..., Any], variant: Variant | None) -> int:

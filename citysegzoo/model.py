@@ -38,6 +38,7 @@ class SegmentationModel(nn.Module):
         preprocessing: What the images must have gone through.
 
     Raises:
+        TypeError: If encoder or decoder is not derived from its base class.
         ValueError: If the decoder needs pooling indices and the encoder has none.
     """
 
@@ -71,6 +72,12 @@ class SegmentationModel(nn.Module):
         # Poolings round down: below its stride nothing would be left of an image.
         pools = isinstance(encoder, PoolingEncoder)
         self.min_size = max(MIN_SIZE, encoder.strides[-1]) if pools else MIN_SIZE
+        for part, kind in ((encoder, Encoder), (decoder, Decoder)):
+            if not isinstance(part, kind):
+                raise TypeError(
+                    f"{type(part).__name__} is no citysegzoo.base.{kind.__name__}; "
+                    "derive it from that."
+                )
         if decoder.unpools and not (
             isinstance(encoder, PoolingEncoder) and encoder.pools_with_indices
         ):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 from torch import nn
@@ -41,6 +41,7 @@ class Registry(Generic[Builder]):
                 ``_`` and ``-`` (a ``.`` separates a model's variant and is not part of a name).
             TypeError: If the builder lacks a required parameter.
         """
+        check_name(self.kind, name)
         if not re.fullmatch(r"[a-z0-9][a-z0-9_\-]*", name):
             raise ValueError(
                 f"{name!r} is no name for a {self.kind}: use lower-case letters, digits, '_', '-'."
@@ -64,6 +65,7 @@ class Registry(Generic[Builder]):
         return add
 
     def __getitem__(self, name: str) -> Builder:
+        check_name(self.kind, name)
         if name not in self._builders:
             raise ValueError(f"there is no {self.kind} {name!r}{suggestion(name, self._builders)}.")
         return self._builders[name]
@@ -75,11 +77,17 @@ class Registry(Generic[Builder]):
         """All names in natural order (``resnet18`` before ``resnet101``)."""
         return natural_sorted(self._builders)
 
-    def checked(self, name: str, options: Iterable[str]) -> Builder:
+    def checked(self, name: str, options: Mapping[str, Any]) -> Builder:
         """The builder of ``name``, once its options are found to be ones it has."""
         builder = self[name]
         check_options(f"{self.kind} {name!r}", builder, options)
         return builder
+
+
+def check_name(kind: str, name: object) -> None:
+    """Raise ``TypeError`` for a name that is no string."""
+    if not isinstance(name, str):
+        raise TypeError(f"a {kind} is asked for by its name, a string, not {name!r}.")
 
 
 def options_of(builder: Callable[..., Any]) -> dict[str, Any]:
@@ -92,28 +100,36 @@ def options_of(builder: Callable[..., Any]) -> dict[str, Any]:
 
 
 def check_options(
-    what: str, builder: Callable[..., Any], options: Iterable[str], *, hidden: Iterable[str] = ()
+    what: str,
+    builder: Callable[..., Any],
+    options: Mapping[str, Any],
+    *,
+    hidden: Iterable[str] = (),
 ) -> None:
     """Raise ``TypeError`` for an option that ``builder`` does not have, naming the nearest one.
+
+    An option whose default is True or False takes nothing else: ``"false"`` would count as true.
 
     Args:
         what: The thing being built, as it should appear in the message.
         builder: A callable whose keyword-only parameters are its options.
-        options: Names of the options asked for.
+        options: The options asked for.
         hidden: Parameters that are set by other means and are no options here.
     """
-    known = [name for name in options_of(builder) if name not in hidden]
-    for name in options:
+    known = {name: v for name, v in options_of(builder).items() if name not in hidden}
+    for name, value in options.items():
         if name not in known:
             raise TypeError(
                 f"{what} has no option {name!r}{suggestion(name, known)}; "
                 f"its options are: {', '.join(known) or 'none'}."
             )
+        if isinstance(known[name], bool) and not isinstance(value, bool):
+            raise TypeError(f"{name} of {what} is True or False, not {value!r}.")
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x' or 'y'?"``-like ending for a message, empty when nothing is near."""
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(repr(match) for match in near)}" if near else ""
 
 

@@ -3,6 +3,7 @@
 python docs/write_reports.py
 """
 
+import re
 from pathlib import Path
 
 from citysegzoo.files import replacing
@@ -66,7 +67,8 @@ def headline(result: Result) -> bool:
 
 def figure(result: Result) -> str:
     """One figure, with the images and the table (or kind of source) it comes from."""
-    return f"{figure_text(result)}, {result.split}, {result.source.partition(',')[0]}"
+    source = re.split(r",| \(", result.source)[0]
+    return f"{figure_text(result)}, {result.split}, {source}"
 
 
 if __name__ == "__main__":

@@ -89,8 +89,9 @@ def main() -> None:
     args = parse_args()
     torch.manual_seed(args.seed)
     args.output.mkdir(parents=True, exist_ok=True)
-    command = ["python", "examples/train.py", *sys.argv[1:]]
-    command[command.index("--root") + 1] = "camvid"  # the card names no folder of this machine
+    # The card names no folder of this machine.
+    named = {str(args.root): "camvid", f"--root={args.root}": "--root=camvid"}
+    command = ["python", "examples/train.py", *(named.get(a, a) for a in sys.argv[1:])]
 
     train = CamVid(args.root, "train", transform=augmentation(tuple(args.crop)))
     val = CamVid(args.root, "val")
@@ -142,7 +143,7 @@ def main() -> None:
         card = {
             "model": args.model,
             "labels": "camvid11",
-            "data": "CamVid, 367 training images at 480x360, from scratch",
+            "data": f"CamVid, {len(train)} training images at 480x360, from scratch",
             "epoch": epoch,
             "score": {
                 "metric": "mean class IoU, one confusion matrix over the split, single scale",

@@ -22,10 +22,11 @@ CODE = {
 @pytest.mark.parametrize("page", [name for name, blocks in CODE.items() if blocks])
 def test_python_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page's blocks run as printed, one after the other."""
-    from citysegzoo.registry import DECODERS
+    from citysegzoo.registry import DECODERS, MODELS
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(DECODERS, "_builders", dict(DECODERS._builders))
+    for registry in (DECODERS, MODELS):
+        monkeypatch.setattr(registry, "_builders", dict(registry._builders))
     Image.fromarray(np.full((64, 96, 3), 120, np.uint8)).save("street.jpg")
     names: dict[str, object] = {}
     for block in CODE[page]:

@@ -118,12 +118,21 @@ def test_listing() -> None:
         ("deeplab_v3_resnet101", "did you mean 'deeplabv3_resnet101'"),
         ("unet.stevens2020_improve", "did you mean 'unet.stevens2020_improved'"),
         ("unet.", "there is no model 'unet.'"),
+        ("UNET", "did you mean 'unet'"),
+        ("xyz", "there is no model 'xyz'; list_models.. names them all"),
         ("", "there is no model ''"),
     ],
 )
 def test_unknown_names(name: str, message: str) -> None:
     for use in (citysegzoo.create_model, citysegzoo.model_info):
         with pytest.raises(ValueError, match=message):
+            use(name)
+
+
+@pytest.mark.parametrize("name", [None, 5, ["unet"]])
+def test_names_are_strings(name: object) -> None:
+    for use in (citysegzoo.create_model, citysegzoo.model_info, citysegzoo.create_encoder):
+        with pytest.raises(TypeError, match="is asked for by its name, a string, not"):
             use(name)
 
 
@@ -143,6 +152,12 @@ def test_no_option_is_swallowed(name: str) -> None:
         ({"aspp_rates": "6, 12"}, TypeError, r"such as \(6, 12, 18\), not '6, 12'"),
         ({"output_stride": 4}, ValueError, "8, 16 or 32, not 4"),
         ({"aspp_width": 1.5}, TypeError, "aspp_width must be a whole number of at least 1"),
+        (
+            {"image_pooling": "false"},
+            TypeError,
+            "image_pooling of .* is True or False, not 'false'",
+        ),
+        ({"encoder_bn_momentum": -1}, ValueError, "bn_momentum must be from 0 to 1"),
         ({"dropout": 2}, ValueError, "dropout must be from 0 to 1, not 2"),
         ({"dropout": "x"}, TypeError, "dropout must be a number from 0 to 1, not 'x'"),
         ({"init": "he"}, ValueError, "init is 'kaiming_normal'"),
@@ -161,6 +176,7 @@ def test_unusable_values(options: dict, error: type[Exception], message: str) ->
         ({"working_size": (64,)}, ValueError, "working_size is .H, W., both at least 32"),
         ({"working_size": (0, 64)}, ValueError, "working_size must be at least 1"),
         ({"bottom_convs": 1.5}, TypeError, "bottom_convs must be a whole number of at least 0"),
+        ({"extra_widths": (8, 8)}, ValueError, "2 doublings, but the encoder's finest feature is"),
         ({"extra_widths": "x"}, TypeError, "extra_widths must be a sequence"),
         ({"decoder_widths": (8, 8)}, ValueError, "2 entries, but this encoder gives 4 skips"),
     ],
@@ -297,7 +313,8 @@ def test_compiles_with_inductor() -> None:
 
 
 def test_frozen_encoder_stays_still() -> None:
-    model = citysegzoo.create_model("fcn_resnet50.chen2020_transfer", decoder_widths=(8,) * 5)
+    with pytest.warns(UserWarning, match="frozen as it was drawn at random; encoder_weights=True"):
+        model = citysegzoo.create_model("fcn_resnet50.chen2020_transfer", decoder_widths=(8,) * 5)
     full = citysegzoo.model_info("fcn_resnet50.chen2020_transfer")
     with torch.device("meta"):
         reported = citysegzoo.create_model(full.name)

@@ -68,7 +68,7 @@ def test_takes_paths_pictures_arrays_and_lists(model, photo: Path) -> None:
     picture = opened(photo)
     results = model.segment([photo, str(photo), picture, np.asarray(picture)])
     assert all(np.array_equal(r.labels, results[0].labels) for r in results)
-    assert [r.name for r in results] == ["street", "street", "image", "image"]
+    assert [r.name for r in results] == ["street_0", "street_1", "image_2", "image_3"]
 
 
 def test_leaves_the_model_as_it_was(photo: Path) -> None:
@@ -78,6 +78,56 @@ def test_leaves_the_model_as_it_was(photo: Path) -> None:
     assert np.array_equal(fresh.segment(photo).labels, fresh.segment(photo).labels)
     assert fresh.training
     assert all(torch.equal(v, before[k]) for k, v in fresh.state_dict().items())
+
+
+def test_leaves_every_part_in_its_mode(photo: Path) -> None:
+    fresh = citysegzoo.create_model("unet.small", widths=(4, 8)).train()
+    fresh.encoder.eval()
+    before = [module.training for module in fresh.modules()]
+    fresh.segment(photo)
+    assert [module.training for module in fresh.modules()] == before
+
+
+def test_results_of_one_name_are_numbered(model, photo: Path, tmp_path: Path) -> None:
+    picture = opened(photo)
+    with Image.open(photo) as of_a_file:
+        results = model.segment([picture, of_a_file, np.asarray(picture)])
+    assert [r.name for r in results] == ["image_0", "street", "image_2"]
+
+
+def test_the_256th_class_is_a_class() -> None:
+    many = citysegzoo.create_model("unet.small", widths=(4, 8), num_classes=256)
+    torch.nn.init.zeros_(many.classifier.conv.weight)
+    with torch.no_grad():
+        many.classifier.conv.bias.copy_(torch.arange(256.0))
+    grey = np.full((40, 40, 3), 128, np.uint8)
+    result = many.segment(grey)
+    assert result.shares == {"class_255": 1.0}
+    assert not np.array_equal(np.asarray(result.overlay(legend=False)), grey)
+
+
+def test_no_photograph_is_overwritten(photo: Path, capsys) -> None:
+    mine = photo.with_name("street_overlay.jpg")
+    opened(photo).save(mine)
+    before = mine.read_bytes()
+    assert main(["segment", str(photo.parent), "--output", str(photo.parent)]) == 2
+    assert_one_sentence(
+        capsys.readouterr().err, "street_overlay.jpg is to be segmented and written"
+    )
+    assert mine.read_bytes() == before
+
+
+def test_names_the_terminal_cannot_show_stop_nothing(photo: Path, tmp_path: Path) -> None:
+    for name in ("a", "ü", "z"):
+        (photo.parent / f"{name}.png").write_bytes(photo.read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-m", "citysegzoo", "segment", photo.parent, "--output", tmp_path / "out"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "out").iterdir())) == 8
 
 
 def test_half_precision_models_segment(photo: Path) -> None:
@@ -221,6 +271,9 @@ def test_bad_photographs(bad_inputs, name: str, part: str, tmp_path: Path, capsy
         (["show", "deeplabv3_resnet50", "-o", "aspp_rates=many"], ["sequence of whole numbers"]),
         (["show", "unet", "--num-classes", "0"], ["num_classes must be at least 1"]),
         (["models", "nothing*"], ["no model matches"]),
+        (["models", "resnet"], ["try '*resnet*'"]),
+        (["show", "unet", "-o", "num_classes=3"], ["no option 'num_classes'"]),
+        (["show", "unet", "-o", "norm=maybe"], ["norm of", "True or False"]),
         (["models", "--report", "mei"], ["no report 'mei'"]),
     ],
 )
@@ -278,6 +331,8 @@ def test_show_command(capsys) -> None:
         assert part in out
     assert main(["show", "deeplabv3_resnet50", "-o", "aspp_rates=1,2,3,4"]) == 0
     assert "(1, 2, 3, 4)  (given)" in capsys.readouterr().out
+    assert main(["show", "unet", "-o", "norm=false"]) == 0
+    assert "31,032,915" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["unet", "unet.small", "fcn_resnet50.chen2020_transfer"])

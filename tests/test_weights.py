@@ -60,6 +60,13 @@ def test_pretrained_model_sees_the_drawn_street() -> None:
     assert share("building", slice(0, height // 2), slice(0, width // 4)) > 0.5
 
 
+def test_options_said_again_are_no_others() -> None:
+    model = citysegzoo.create_model(
+        "unet.small", pretrained=True, widths=[16, 32, 64, 128, 256], skip_first=True
+    )
+    assert model.num_classes == 11
+
+
 def test_other_classes_keep_all_but_the_classifier() -> None:
     trained = citysegzoo.create_model("unet.small", pretrained=True)
     with pytest.warns(UserWarning, match="tell 11 classes apart, not 19: all is loaded but"):
@@ -77,7 +84,8 @@ def test_other_classes_keep_all_but_the_classifier() -> None:
     ("arguments", "message"),
     [
         ({"pretrained": "cityscapes"}, "no weights named 'cityscapes'; it has: camvid"),
-        ({"pretrained": True, "widths": (8, 16, 32, 64, 128)}, "of another shape"),
+        ({"pretrained": True, "widths": (8, 16, 32, 64, 128)}, "trained with widths=.16, 32, 64"),
+        ({"pretrained": True, "skip_first": False}, "trained with skip_first=True; leave"),
         ({"pretrained": True, "in_channels": 4}, "1 of another shape"),
         ({"pretrained": True, "encoder_weights": True}, "leave encoder_weights out"),
     ],

@@ -52,6 +52,7 @@ def numbered_labels(num_classes: int) -> LabelSet:
         name=f"numbered{num_classes}",
         classes=tuple(f"class_{i}" for i in range(num_classes)),
         palette=tuple(color(i + 1) for i in range(num_classes)),
+        ignore_index=255 if num_classes <= 255 else None,
     )
 
 

@@ -49,6 +49,7 @@ class DeepLabV3PlusDecoder(Decoder):
     ) -> None:
         super().__init__()
         check_positive("low_level_width", low_level_width)
+        check_positive("low_level_stride", low_level_stride)
         finer = [i for i, stride in enumerate(strides) if stride <= low_level_stride]
         self.low_level = finer[-1] if finer else 0
         self.aspp = ASPPDecoder(

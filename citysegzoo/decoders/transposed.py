@@ -49,6 +49,10 @@ class TransposedDecoder(Decoder):
                 f"kernel_size of the transposed decoder is 2 or 3, not {kernel_size!r}."
             )
         halvings = strides[-1].bit_length() - 1
+        if strides[-1] != 1 << halvings:
+            raise ValueError(
+                f"the transposed decoder doubles; a stride of {strides[-1]} is no power of two."
+            )
         if widths is None:
             widest = min(512, channels[-1])
             widths = [max(min(32, widest), widest >> i) for i in range(halvings)]

@@ -171,7 +171,12 @@ class UNetDecoder(Decoder):
             )
             x = width
         self.channels = x
-        self.stride = max(1, strides[0] >> len(extra))
+        if strides[0] % (1 << len(extra)):
+            raise ValueError(
+                f"extra_widths has {len(extra)} doublings, but the encoder's finest feature is at "
+                f"stride {strides[0]}."
+            )
+        self.stride = strides[0] >> len(extra)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         x = self.bottom(features[-1])

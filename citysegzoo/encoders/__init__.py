@@ -16,7 +16,7 @@ from citysegzoo.encoders.swin import SwinEncoder
 from citysegzoo.encoders.timm import TimmEncoder
 from citysegzoo.encoders.vgg import VGGEncoder
 from citysegzoo.layers import check_positive
-from citysegzoo.registry import ENCODERS, check_options, register_encoder
+from citysegzoo.registry import ENCODERS, check_name, check_options, register_encoder
 
 __all__ = [
     "Encoder",
@@ -54,6 +54,7 @@ def create_encoder(name: str, *, in_channels: int = 3, **options: Any) -> Encode
         ValueError: If there is no such encoder.
         TypeError: If it has no such option.
     """
+    check_name("encoder", name)
     check_positive("in_channels", in_channels)
     if name.startswith("timm/"):
         check_options(f"encoder {name!r}", TimmEncoder, options)

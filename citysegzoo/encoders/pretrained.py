@@ -20,7 +20,7 @@ def load_encoder_weights(encoder: Encoder, tag: str | None = None) -> None:
         ValueError: If there are no published weights for this encoder, or not of that name.
         OSError: If they can be neither found in the cache nor fetched.
     """
-    from citysegzoo.encoders.timm import create_timm_model
+    from citysegzoo.encoders.timm import check_timm_name, create_timm_model
 
     if encoder.pretrained_tag is None:
         raise ValueError(
@@ -28,12 +28,13 @@ def load_encoder_weights(encoder: Encoder, tag: str | None = None) -> None:
             "leave encoder_weights out."
         )
     tag = tag or encoder.pretrained_tag
+    check_timm_name(tag)
     options = {**encoder.timm_options, "pretrained": True}
     try:
         published = create_timm_model(tag, options)
     except (OSError, ConnectionError) as error:
         raise OSError(
             f"the weights {tag!r} are not in the cache and could not be fetched from the Hugging "
-            f"Face Hub: {error}. Run once with a network, or build without encoder_weights."
+            f"Face Hub. Run once with a network, or build without encoder_weights."
         ) from error
     encoder.load_timm_weights(published.state_dict())

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from citysegzoo.base import Encoder
-from citysegzoo.layers import BatchNorm2d, KaimingConv2d
+from citysegzoo.layers import BatchNorm2d, KaimingConv2d, check_probability
 from citysegzoo.registry import register_encoder
 
 _BLOCKS = {
@@ -119,6 +119,7 @@ class ResNetEncoder(Encoder):
         super().__init__()
         if output_stride not in (8, 16, 32):
             raise ValueError(f"output_stride of a ResNet is 8, 16 or 32, not {output_stride!r}.")
+        check_probability("bn_momentum", bn_momentum)
         block = BasicBlock if depth < 50 else Bottleneck
         self.pretrained_tag = f"resnet{depth}.tv_in1k"
         self.timm_options = {"in_chans": in_channels}

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from citysegzoo.base import Encoder
-from citysegzoo.registry import suggestion
+from citysegzoo.registry import check_name, suggestion
 
 
 class TimmEncoder(Encoder):
@@ -88,12 +88,20 @@ class TimmEncoder(Encoder):
         self.backbone.load_state_dict(state_dict)
 
 
+def check_timm_name(name: str) -> None:
+    """Raise ``ValueError`` for a model that timm does not have, naming the nearest."""
+    import timm
+
+    check_name("timm model", name)
+    if not timm.is_model(name):
+        raise ValueError(f"timm has no model {name!r}{suggestion(name, timm.list_models())}.")
+
+
 def fixed_input_size(name: str) -> bool:
     """Whether timm builds this model for one image size unless told otherwise."""
     import timm
 
-    if not timm.is_model(name):
-        raise ValueError(f"timm has no model {name!r}{suggestion(name, timm.list_models())}.")
+    check_timm_name(name)
     try:
         config = timm.get_pretrained_cfg(name)
     except RuntimeError as error:

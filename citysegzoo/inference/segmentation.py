@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -93,15 +93,15 @@ def segment(model: SegmentationModel, image: list[Image]) -> list[Segmentation]:
 def segment(model: SegmentationModel, image: Any) -> Any:
     """Segment photographs at full resolution, one after the other.
 
-    The model is used in evaluation mode, on the device and in the precision it is in, and left
-    in the mode it was in.
+    The model is used in evaluation mode, on the device and in the precision it is in, and every
+    part of it is left in the mode it was in. A model in evaluation mode may be shared by threads.
 
     Args:
         model: The model.
         image: A path, a PIL image, a uint8 array ``(H, W, 3)``, or a list of them.
 
     Returns:
-        A :class:`Segmentation`, or a list of them for a list.
+        A :class:`Segmentation`, or a list of them for a list; those of one name are numbered.
 
     Raises:
         ValueError: If an image is broken or smaller than 32 pixels, or the model has more
@@ -109,21 +109,29 @@ def segment(model: SegmentationModel, image: Any) -> Any:
         OSError: If a file cannot be read.
     """
     if isinstance(image, Sequence) and not isinstance(image, str):
-        return [segment(model, item) for item in image]
+        results = [segment(model, item) for item in image]
+        names = [result.name for result in results]
+        return [
+            result if names.count(result.name) == 1 else replace(result, name=f"{result.name}_{i}")
+            for i, result in enumerate(results)
+        ]
     if model.num_classes > 256:
         raise ValueError(f"label maps are 8-bit; the model has {model.num_classes} classes.")
     pixels = read_image(image)
     weight = next(model.parameters())
     if weight.is_meta:
         raise ValueError("the model is on the meta device and has no weights; load some first.")
-    training = model.training
-    model.eval()
+    training = [module for module in model.modules() if module.training]
+    if training:
+        model.eval()
     try:
         with torch.inference_mode():
             batch = torch.from_numpy(pixels).to(weight.device).permute(2, 0, 1)[None]
             logits = model(model.preprocessing(batch).to(weight.dtype))
             labels = logits[0].argmax(0).to(torch.uint8).cpu().numpy()
     finally:
-        model.train(training)
-    name = Path(image).stem if isinstance(image, (str, os.PathLike)) else "image"
+        for module in training:
+            module.training = True
+    path = image if isinstance(image, (str, os.PathLike)) else getattr(image, "filename", "")
+    name = Path(path).stem or "image"
     return Segmentation(pixels, labels, model.labels, name)
