@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+MIN_SIZE = 32
+"""Pixels that both sides of an image have at least."""
+
 
 class Encoder(nn.Module):
     """From an image to a pyramid of features: ``forward(x) -> list[Tensor]``, finest first.

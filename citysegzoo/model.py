@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from citysegzoo.base import Decoder, Encoder, PoolingEncoder
+from citysegzoo.base import MIN_SIZE, Decoder, Encoder, PoolingEncoder
 from citysegzoo.data.labels import LabelSet, default_labels
 from citysegzoo.data.preprocessing import IMAGENET, Preprocessing
 from citysegzoo.layers import check_positive, check_positives, resize
@@ -16,8 +16,6 @@ from citysegzoo.registry import ENCODERS, options_of
 
 if TYPE_CHECKING:
     from citysegzoo.inference import Image, Segmentation
-
-MIN_SIZE = 32
 
 
 class SegmentationModel(nn.Module):

@@ -20,6 +20,9 @@ def randomise_norms(model: torch.nn.Module) -> None:
             module.running_var.uniform_(0.5, 1.5)
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.normal_(module.bias, 0, 0.2)
+    for module in model.modules():
+        if isinstance(module, torchvision.models.resnet.Bottleneck):
+            module.bn3.weight.mul_(0.1)  # or a hundred residuals grow the map beyond measure
 
 
 def assert_same(mine: torch.Tensor, expected: torch.Tensor) -> None:
@@ -42,8 +45,8 @@ def test_deeplabv3_is_torchvisions(depth: int, size: tuple[int, int]) -> None:
     load_weights(ours, from_torchvision_deeplabv3(theirs.state_dict()), source="torchvision")
     images = torch.randn(2, 3, *size)
     expected = theirs(images)["out"]
-    assert expected.std() > 0.01
-    assert (ours(images) - expected).abs().max() < 1e-5 * max(1, expected.abs().max().item())
+    assert 0.01 < expected.std() < 1
+    assert (ours(images) - expected).abs().max() < 1e-5
 
 
 def test_reader_refuses_other_keys() -> None:

@@ -12,12 +12,12 @@ import numpy.typing as npt
 import PIL.Image
 from PIL.Image import Transpose
 
+from citysegzoo.base import MIN_SIZE
 from citysegzoo.registry import natural_sorted
 
 Image = str | os.PathLike[str] | PIL.Image.Image | np.ndarray
 """What is accepted as an image: a path, a PIL image or a uint8 array."""
 
-MIN_SIDE = 32
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
@@ -67,9 +67,9 @@ def read_image(source: Image) -> npt.NDArray[np.uint8]:
             f"not {type(source).__name__}; convert it to one of them."
         )
     height, width = pixels.shape[:2]
-    if min(height, width) < MIN_SIDE:
+    if min(height, width) < MIN_SIZE:
         raise ValueError(
-            f"{name} is {width}x{height} pixels; segmentation needs at least {MIN_SIDE}x{MIN_SIDE}."
+            f"{name} is {width}x{height} pixels; segmentation needs at least {MIN_SIZE}x{MIN_SIZE}."
         )
     return pixels
 
