@@ -10,7 +10,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from citysegzoo import data, decoders, encoders, inference, reports, visualize, weights
+    from citysegzoo import (
+        data,
+        decoders,
+        encoders,
+        inference,
+        losses,
+        metrics,
+        reports,
+        visualize,
+        weights,
+    )
     from citysegzoo.decoders import create_decoder, list_decoders, register_decoder
     from citysegzoo.encoders import create_encoder, list_encoders, register_encoder
     from citysegzoo.factory import (
@@ -44,6 +54,8 @@ _HOMES = {
     "list_decoders": "decoders",
     "list_encoders": "encoders",
     "list_models": "factory",
+    "losses": "losses",
+    "metrics": "metrics",
     "model_info": "factory",
     "register_decoder": "decoders",
     "register_encoder": "encoders",
@@ -70,6 +82,8 @@ __all__ = [
     "list_decoders",
     "list_encoders",
     "list_models",
+    "losses",
+    "metrics",
     "model_info",
     "register_decoder",
     "register_encoder",

@@ -1,10 +1,12 @@
-"""The ``citysegzoo`` command: list models, show one, segment photographs."""
+"""The ``citysegzoo`` command: list models, show one, segment photographs, evaluate label maps."""
 
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import io
+import json
 import math
 import os
 import shutil
@@ -93,6 +95,33 @@ def _parser() -> argparse.ArgumentParser:
     segment.add_argument("--output", type=Path, default=Path("segmented"), metavar="FOLDER")
     segment.add_argument("--device", default="cpu", help="such as cuda [cpu]")
     segment.set_defaults(run=_segment)
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="score label images against ground truth",
+        description="Print the IoU of each class. Label ids of Cityscapes are scored by its "
+        "official protocol, with iIoU and categories. Every ground-truth file needs one "
+        "prediction: <city>_<sequence>_<frame>*.png where it is named as in Cityscapes, its own "
+        "name, or that and _labels as `citysegzoo segment` writes it, elsewhere.",
+    )
+    evaluate.add_argument("predictions", metavar="PREDICTIONS", help="a folder, or one file")
+    evaluate.add_argument("ground_truth", metavar="GROUNDTRUTH", help="a folder, or one file")
+    evaluate.add_argument(
+        "--labels",
+        metavar="NAME",
+        help="what the values are: cityscapes34 (label ids), cityscapes19 (train ids), "
+        "camvid11 or cityscapes_categories [what the names of the ground truth say: "
+        "cityscapes34 for *_gtFine_labelIds.png, cityscapes19 for *_gtFine_labelTrainIds.png]",
+    )
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
+    evaluate.add_argument("--workers", type=int, metavar="N", help="threads [one for each core]")
+    evaluate.add_argument(
+        "--instances",
+        action=argparse.BooleanOptionalAction,
+        help="score iIoU with the *_gtFine_instanceIds.png beside the ground truth "
+        "[if they are there]",
+    )
+    evaluate.set_defaults(run=_evaluate)
     return parser
 
 
@@ -293,6 +322,73 @@ def _segment(args: argparse.Namespace) -> int:
     if failed and len(photos) > 1:
         _say(f"{failed} of {len(photos)} photographs failed, {len(photos) - failed} are done.")
     return 2 if failed else 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from citysegzoo.data.labels import CITYSCAPES_34, LABEL_SETS
+    from citysegzoo.files import replacing
+    from citysegzoo.metrics.cityscapes import CityscapesScores
+    from citysegzoo.metrics.folders import (
+        evaluate_pairs,
+        find_instances,
+        labels_of,
+        pair_files,
+    )
+    from citysegzoo.registry import suggestion
+
+    if args.labels is not None and args.labels not in LABEL_SETS:
+        hint = suggestion(args.labels, LABEL_SETS)
+        raise ValueError(
+            f"there is no label set {args.labels!r}{hint}; there are {', '.join(LABEL_SETS)}."
+        )
+    labels = labels_of(args.ground_truth) if args.labels is None else LABEL_SETS[args.labels]
+    if labels is None:
+        raise ValueError(
+            f"the names in {args.ground_truth} do not say what its values are; give --labels, one "
+            f"of {', '.join(LABEL_SETS)}."
+        )
+    pairing = pair_files(args.predictions, args.ground_truth, labels)
+    if args.json:
+        inputs = {file.resolve() for pair in pairing.pairs for file in pair}
+        if args.json.resolve() in inputs:
+            raise ValueError(f"{args.json} is to be evaluated and written; name another --json.")
+        _make_file_writable(args.json)
+
+    instances = find_instances(pairing, labels, args.instances)
+    scores = evaluate_pairs(
+        pairing, labels=labels, progress=True, workers=args.workers, instances=instances
+    )
+    if pairing.unused:
+        _say(f"predictions without a ground truth, which are left out: {len(pairing.unused)}.")
+    if labels is CITYSCAPES_34 and not instances and args.instances is None:
+        _say("no *_gtFine_instanceIds.png are beside the ground truth: iIoU is left out.")
+    if isinstance(scores, CityscapesScores):
+        if args.json:
+            scores.save(args.json)
+    elif args.json:
+        with replacing(args.json) as partial:
+            partial.write_text(json.dumps(scores.to_dict(), indent=4))
+    frames = len(pairing.pairs)
+    print(f"{labels.name}, {frames} {'frame' if frames == 1 else 'frames'}\n\n{scores.table()}")
+    return 0
+
+
+class _WritableError(Exception):
+    """What ends a trial of writing."""
+
+
+def _make_file_writable(file: Path) -> None:
+    """Find out now, not after the work, whether a file can be written; it stays as it is."""
+    from citysegzoo.files import replacing
+
+    try:
+        with contextlib.suppress(_WritableError), replacing(file) as partial:
+            partial.touch()
+            raise _WritableError
+    except OSError as error:
+        if error.errno is None:  # a sentence of `replacing`
+            raise
+        raise OSError(f"{file} cannot be written: {error.strerror}.") from error
 
 
 def _make_writable(folder: Path) -> None:

@@ -146,7 +146,9 @@ DECODERS: Registry[Callable[..., Decoder]] = Registry("decoder")
 MODEL_ARGUMENTS = ("num_classes", "in_channels")
 """What every model builder takes; the rest of its parameters are its options."""
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model", required=MODEL_ARGUMENTS)
+LOSSES: Registry[Callable[..., nn.Module]] = Registry("loss")
 
 register_encoder = ENCODERS.register
 register_decoder = DECODERS.register
 register_model = MODELS.register
+register_loss = LOSSES.register

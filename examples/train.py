@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
@@ -25,6 +24,8 @@ from tqdm import tqdm
 
 import citysegzoo
 from citysegzoo.data import CAMVID_11, CamVid
+from citysegzoo.losses import CrossEntropyLoss, count_pixels, median_frequency_weights
+from citysegzoo.metrics import ConfusionMatrix, SegmentationScores
 from citysegzoo.weights import save_checkpoint
 
 
@@ -59,30 +60,26 @@ def augmentation(crop: tuple[int, int]) -> v2.Transform:
     )
 
 
-def class_weights(dataset: CamVid) -> torch.Tensor:
+def class_weights(root: Path) -> torch.Tensor:
     """Weight of each class: the square root of median frequency over its own frequency."""
-    counts = sum(torch.bincount(labels.flatten(), minlength=12) for _, labels in dataset)[:11]
-    present = counts[counts > 0]
-    return (present.median() / counts.clamp(min=present.min())).sqrt()
+    label_maps = [annotation for _, annotation in CamVid(root, "train").files]
+    counts = count_pixels(label_maps, len(CAMVID_11), ignore_index=CAMVID_11.ignore_index)
+    return median_frequency_weights(counts.pixels, absent=1.0).sqrt()
 
 
 @torch.inference_mode()
-def evaluate(model: torch.nn.Module, loader: DataLoader, device: str) -> torch.Tensor:
-    """IoU of each class from one confusion matrix over all images; unlabelled pixels left out."""
+def evaluate(model: torch.nn.Module, loader: DataLoader, device: str) -> SegmentationScores:
+    """Scores from one confusion matrix over all images; unlabelled pixels left out."""
     model.eval()
-    classes = len(CAMVID_11)
-    confusion = torch.zeros(classes, classes, dtype=torch.int64)
+    confusion = ConfusionMatrix(len(CAMVID_11), CAMVID_11.ignore_index, device=device)
     for images, labels in loader:
         images = model.preprocessing(images.to(device)).contiguous(
             memory_format=torch.channels_last
         )
         with torch.autocast(device, torch.bfloat16):
-            predicted = model(images).argmax(1).cpu()
-        seen = labels != CAMVID_11.ignore_index
-        pairs = labels[seen].long() * classes + predicted[seen]
-        confusion += torch.bincount(pairs, minlength=classes**2).view(classes, classes)
-    hits = confusion.diag()
-    return hits / (confusion.sum(0) + confusion.sum(1) - hits)
+            predicted = model(images).argmax(1)
+        confusion.update(predicted, labels)
+    return confusion.scores(CAMVID_11)
 
 
 def main() -> None:
@@ -96,7 +93,9 @@ def main() -> None:
     train = CamVid(args.root, "train", transform=augmentation(tuple(args.crop)))
     val = CamVid(args.root, "val")
     train.files, val.files = train.files[: args.limit], val.files[: args.limit]
-    weights = class_weights(CamVid(args.root, "train")).to(args.device)
+    criterion = CrossEntropyLoss(
+        ignore_index=CAMVID_11.ignore_index, class_weights=class_weights(args.root)
+    ).to(args.device)
     workers = {"num_workers": 1, "persistent_workers": True}
     batches = DataLoader(train, args.batch_size, shuffle=True, drop_last=True, **workers)
     val_batches = DataLoader(val, 4, **workers)
@@ -120,12 +119,9 @@ def main() -> None:
         for images, labels in tqdm(batches, desc=f"epoch {epoch}/{args.epochs}", disable=None):
             images = model.preprocessing(images.to(args.device))
             images = images.contiguous(memory_format=torch.channels_last)
-            labels = labels.to(args.device).long()
             with torch.autocast(args.device, torch.bfloat16):
                 logits = model(images)
-            loss = F.cross_entropy(
-                logits.float(), labels, weights, ignore_index=CAMVID_11.ignore_index
-            )
+            loss = criterion(logits, labels.to(args.device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -136,9 +132,9 @@ def main() -> None:
         if epoch % args.evaluate_every and epoch != args.epochs:
             log.writerow([epoch, total / len(batches)])
             continue
-        iou = evaluate(averaged.module, val_batches, args.device)
-        mean_iou = iou.nanmean().item()
-        log.writerow([epoch, total / len(batches), mean_iou, *iou.tolist()])
+        scores = evaluate(averaged.module, val_batches, args.device)
+        mean_iou, class_iou = scores.mean_iou, scores.class_iou
+        log.writerow([epoch, total / len(batches), mean_iou, *class_iou.values()])
         print(f"epoch {epoch}: loss {total / len(batches):.4f}, val mean IoU {100 * mean_iou:.2f}")
         card = {
             "model": args.model,
@@ -149,10 +145,7 @@ def main() -> None:
                 "metric": "mean class IoU, one confusion matrix over the split, single scale",
                 "split": f"CamVid val, {len(val)} images at 480x360, also used to pick the epoch",
                 "mean_iou": round(mean_iou, 4),
-                "class_iou": {
-                    name: round(value, 4)
-                    for name, value in zip(CAMVID_11.classes, iou.tolist(), strict=True)
-                },
+                "class_iou": {name: round(iou, 4) for name, iou in class_iou.items()},
             },
             "licence": "CC BY-NC 4.0: the terms of CamVid, non-commercial use, name the source",
             "source": "Brostow, Fauqueur, Cipolla: Semantic object classes in video, "

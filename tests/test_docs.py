@@ -25,6 +25,7 @@ def test_python_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.Monkey
     from citysegzoo.registry import DECODERS, MODELS
 
     monkeypatch.chdir(tmp_path)
+    citysegzoo.list_models()  # what is imported later would be registered in the copies
     for registry in (DECODERS, MODELS):
         monkeypatch.setattr(registry, "_builders", dict(registry._builders))
     Image.fromarray(np.full((64, 96, 3), 120, np.uint8)).save("street.jpg")
@@ -65,6 +66,12 @@ def test_every_name_is_in_the_docs(kind: str) -> None:
     for name in names:
         family = re.sub(r"\d+(_bn)?$|_(tiny|small|base|large)$", "", name)
         assert f"`{name}`" in text or f"`{family}" in text, name
+
+
+def test_every_loss_is_in_the_docs() -> None:
+    page = (ROOT / "docs" / "losses.md").read_text()
+    for name in citysegzoo.losses.list_losses():
+        assert f"| `{name}` |" in page, name
 
 
 def test_the_score_in_the_docs_is_the_cards() -> None:

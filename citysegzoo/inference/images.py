@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -57,10 +57,10 @@ def read_image(source: Image) -> npt.NDArray[np.uint8]:
         name, pixels = "the array", _from_array(source)
     elif isinstance(source, PIL.Image.Image):
         name = str(getattr(source, "filename", "") or "the image")
-        pixels = _from_pil(source, name)
+        pixels = _from_pil(source, name, _upright_rgb)
     elif isinstance(source, (str, os.PathLike)):
         name = os.fsdecode(source)
-        pixels = _from_file(name)
+        pixels = read_file(name, _upright_rgb)
     else:
         raise TypeError(
             f"an image must be a path, a PIL image or a uint8 array (H, W, 3), "
@@ -117,7 +117,22 @@ def _images_in(folder: Path) -> list[Path]:
     return [folder / name for name in natural_sorted(names)]
 
 
-def _from_file(name: str) -> npt.NDArray[np.uint8]:
+def read_file(
+    name: str,
+    convert: Callable[[PIL.Image.Image], npt.NDArray[Any]],
+    formats: tuple[str, ...] = _FORMATS,
+) -> npt.NDArray[Any]:
+    """Open an image file and convert it, saying in one sentence what is wrong with it.
+
+    Args:
+        name: Path of the file.
+        convert: Gets the decoded image; a :class:`PixelsError` of it is told with the file's name.
+        formats: The formats to recognise, as Pillow calls them.
+
+    Raises:
+        OSError: If the file cannot be opened, as the subclass that says why.
+        ValueError: If it is no readable image of these formats, or ``convert`` refuses it.
+    """
     if "\0" in name:
         raise ValueError(f"{name!r} is no path; remove the null character.")
     try:
@@ -125,35 +140,47 @@ def _from_file(name: str) -> npt.NDArray[np.uint8]:
             if not file.read(1):
                 raise ValueError(f"{name} is empty (0 bytes); copy or download it again.")
             file.seek(0)
-            return _decoded(file, name)
+            return _decoded(file, name, convert, formats)
     except OSError as error:
         raise _unreadable(error, name) from error
 
 
-def _decoded(file: BinaryIO, name: str) -> npt.NDArray[np.uint8]:
+def _decoded(
+    file: BinaryIO,
+    name: str,
+    convert: Callable[[PIL.Image.Image], npt.NDArray[Any]],
+    formats: tuple[str, ...],
+) -> npt.NDArray[Any]:
     try:
-        image = PIL.Image.open(file, formats=_FORMATS)
+        image = PIL.Image.open(file, formats=formats)
     except PIL.UnidentifiedImageError as error:
+        *others, last = ("WebP" if kind == "WEBP" else kind for kind in formats)
         raise ValueError(
-            f"{name} is no JPEG, PNG, WebP, BMP or TIFF image, whatever its name says, "
+            f"{name} is no {', '.join(others)} or {last} image, whatever its name says, "
             f"or is damaged at its start; convert it or copy it again."
         ) from error
     except Exception as error:
         raise _undecodable(error, name) from error
     with image:
-        return _from_pil(image, name)
+        return _from_pil(image, name, convert)
 
 
-def _from_pil(image: PIL.Image.Image, name: str) -> npt.NDArray[np.uint8]:
+def _from_pil(
+    image: PIL.Image.Image, name: str, convert: Callable[[PIL.Image.Image], npt.NDArray[Any]]
+) -> npt.NDArray[Any]:
     try:
         image.load()
-        rgb = _to_rgb(image)
-        method = _ORIENTATIONS.get(_orientation(image))  # TIFF: applied by Pillow on loading
-        return np.array(rgb if method is None else rgb.transpose(method))
-    except _RangeError as error:
+        return convert(image)
+    except PixelsError as error:
         raise ValueError(f"{name} {error}") from None
     except Exception as error:  # Pillow lets SyntaxError, struct.error, EOFError... through
         raise _undecodable(error, name) from error
+
+
+def _upright_rgb(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
+    rgb = _to_rgb(image)
+    method = _ORIENTATIONS.get(_orientation(image))  # TIFF: applied by Pillow on loading
+    return np.array(rgb if method is None else rgb.transpose(method))
 
 
 def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
@@ -169,7 +196,7 @@ def _scaled(values: npt.NDArray[Any]) -> PIL.Image.Image:
     """Grey of more than 8 bits as an 8-bit image: integers from 0..65535, floats from 0..1."""
     low, high, top = values.min(), values.max(), 1 if values.dtype.kind == "f" else 65535
     if not 0 <= low <= high <= top:  # also if not a number
-        raise _RangeError(
+        raise PixelsError(
             f"has grey values from {low:g} to {high:g}; scale them to 0..{top} or to 8 bits."
         )
     return PIL.Image.fromarray((values * (255 / top) + 0.5).astype(np.uint8))
@@ -198,8 +225,8 @@ def _from_array(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return np.require(array, np.uint8, ["C", "W"])
 
 
-class _RangeError(Exception):
-    """Grey values whose range says neither 16 bits nor 0..1."""
+class PixelsError(Exception):
+    """Pixels that cannot be used as they are; the message continues the name of their image."""
 
 
 def _unreadable(error: OSError, name: str) -> OSError:

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/score_camvid.py --root camvid
 
-Prints the IoU of each class and their mean, from one confusion matrix over the split, single
+Prints the scores of each class and their means, from one confusion matrix over the split, single
 scale, unlabelled pixels left out. ``--record`` writes the score into the card of the file.
 """
 
@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 import citysegzoo
 from citysegzoo.data import CAMVID_11, CamVid
+from citysegzoo.metrics import ConfusionMatrix
 from citysegzoo.weights import find_record, load_checkpoint, save_checkpoint
 
 
@@ -28,35 +29,24 @@ def main() -> None:
     args = parser.parse_args()
 
     model = citysegzoo.create_model(args.model, pretrained="camvid")
-    classes = len(CAMVID_11)
-    confusion = torch.zeros(classes, classes, dtype=torch.int64)
+    confusion = ConfusionMatrix(len(CAMVID_11), CAMVID_11.ignore_index)
     for image, labels in tqdm(CamVid(args.root, args.split), disable=None):
         images = model.preprocessing(image.as_subclass(torch.Tensor)[None])
         if args.enlarge > 1:
             images = torch.nn.functional.interpolate(
                 images, scale_factor=args.enlarge, mode="bicubic", antialias=True
             )
-        logits = model(images)
-        predicted = logits[..., :: args.enlarge, :: args.enlarge].argmax(1)[0]
-        seen = labels != CAMVID_11.ignore_index
-        pairs = labels[seen].long() * classes + predicted[seen]
-        confusion += torch.bincount(pairs, minlength=classes**2).view(classes, classes)
-    hits = confusion.diag()
-    iou = hits / (confusion.sum(0) + confusion.sum(1) - hits)
-    for name, value in zip(CAMVID_11.classes, iou.tolist(), strict=True):
-        print(f"| {name} | {100 * value:.1f} |")
-    print(f"| mean | {100 * iou.nanmean():.2f} |")
+        logits = model(images)[..., :: args.enlarge, :: args.enlarge]
+        confusion.update(logits, labels.as_subclass(torch.Tensor)[None])
+    scores = confusion.scores(CAMVID_11)
+    print(scores)
     if args.record:
         record = find_record(args.model, "camvid")
         card = record.card
-        card["score"]["mean_iou"] = round(iou.nanmean().item(), 4)
-        card["score"]["class_iou"] = {
-            name: round(value, 4)
-            for name, value in zip(CAMVID_11.classes, iou.tolist(), strict=True)
-        }
+        card["score"]["mean_iou"] = round(scores.mean_iou, 4)
+        card["score"]["class_iou"] = {name: round(v, 4) for name, v in scores.class_iou.items()}
         card["score"]["command"] = "python tests/benchmarks/score_camvid.py --root camvid"
         save_checkpoint(record.file, load_checkpoint(record.file), card, dtype=torch.float16)
-    print(f"| pixel accuracy | {100 * hits.sum() / confusion.sum():.2f} |")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,193 @@
+"""What every loss takes and how it reduces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from citysegzoo.losses.statistics import SoftmaxStatistics, softmax_statistics, sum_dtype
+
+Reduction = Literal["mean", "sum", "none"]
+Average = Literal["macro", "micro"]
+Choice = TypeVar("Choice", bound=str)
+
+
+class SegmentationLoss(nn.Module):
+    """The contract of every loss.
+
+    ``loss(logits, target)`` takes logits ``(N, C, H, W)`` of any floating dtype (float16 and
+    bfloat16 are computed in float32) and a target ``(N, H, W)`` of any integer dtype. Ignored
+    pixels touch neither numerator nor denominator. Where no pixel counts, the loss is zero with
+    a zero gradient.
+
+    Args:
+        ignore_index: Label of the pixels that do not count; None if all do.
+        class_weights: ``(C,)``, one weight of at least 0 for each class; kept as a buffer, so
+            that it moves with the module, and not saved with it.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``; over what, the loss says.
+        upsample: Whether logits of another size are enlarged bilinearly to the target's.
+
+    Raises:
+        ValueError: If a weight is negative or not finite, or an option has no such value.
+    """
+
+    class_weights: Tensor | None
+    regions = True  # whether the formula needs sums over the pixels of each class
+    squared = False  # whether it needs those of squared probabilities
+    count_ignored = False  # whether the sums of probabilities run over ignored pixels as well
+    shares_statistics = True  # whether it can do with the statistics that losses share
+
+    def __init__(
+        self,
+        *,
+        ignore_index: int | None = 255,
+        class_weights: Tensor | Sequence[float] | None = None,
+        reduction: Reduction = "mean",
+        upsample: bool = False,
+    ) -> None:
+        super().__init__()
+        self.ignore_index = check_ignore_index(ignore_index)
+        weights = None if class_weights is None else check_class_weights(class_weights)
+        self.register_buffer("class_weights", weights, persistent=False)
+        self.reduction: Reduction = check_choice("reduction", reduction, ("mean", "sum", "none"))
+        self.upsample = upsample
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of logits ``(N, C, H, W)`` against a target ``(N, H, W)``."""
+        return self.from_statistics(
+            softmax_statistics(
+                logits,
+                target,
+                ignore_index=self.ignore_index,
+                upsample=self.upsample,
+                regions=self.regions,
+                squared=self.squared,
+                count_ignored=self.count_ignored,
+            )
+        )
+
+    def from_statistics(self, statistics: SoftmaxStatistics) -> Tensor:
+        """The loss from what :func:`softmax_statistics` found, to share it between losses."""
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        hidden = {"training", "shares_statistics"}
+        shown = {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in hidden}
+        if self.class_weights is not None:
+            shown["class_weights"] = f"{len(self.class_weights)} classes"
+        return ", ".join(f"{name}={value}" for name, value in shown.items())
+
+
+def reduce_pixels(
+    losses: Tensor,
+    statistics: SoftmaxStatistics,
+    *,
+    class_weights: Tensor | None,
+    reduction: Reduction,
+) -> Tensor:
+    """Reduce a ``(N, H, W)`` loss of each pixel, 0 where ignored.
+
+    The mean divides by the sum of the weights of the pixels that count, as
+    :func:`torch.nn.functional.cross_entropy` does.
+    """
+    check_choice("reduction", reduction, ("mean", "sum", "none"))
+    weights = statistics.valid
+    if class_weights is not None:
+        by_class = fitting_weights(class_weights, statistics.num_classes, losses)
+        weights = by_class[statistics.target]
+        if statistics.valid is not None:
+            weights = weights.where(statistics.valid, 0)
+        losses = losses * weights
+    if reduction == "none":
+        return losses
+    sums = sum_dtype(losses)
+    total = losses.sum(dtype=sums)
+    if reduction == "mean":
+        count = total.new_tensor(losses.numel()) if weights is None else weights.sum(dtype=sums)
+        total = total / count.where(count > 0, 1)
+    return total.to(losses.dtype)
+
+
+def reduce_classes(
+    losses: Tensor, present: Tensor, *, class_weights: Tensor | None, reduction: Reduction
+) -> Tensor:
+    """Reduce a loss of each class, ``(C,)`` or one row for each image, over classes present.
+
+    Classes that are not present are 0 in ``"none"`` and left out of sum and mean.
+    """
+    check_choice("reduction", reduction, ("mean", "sum", "none"))
+    weights = present.to(losses.dtype)
+    if class_weights is not None:
+        weights = weights * fitting_weights(class_weights, losses.shape[-1], losses)
+    losses = losses.where(present, 0) * weights
+    if reduction == "none":
+        return losses
+    if reduction == "sum":
+        return losses.sum()
+    count = weights.sum()
+    return losses.sum() / count.where(count > 0, 1)
+
+
+def check_class_weights(weights: Tensor | Sequence[float]) -> Tensor:
+    """Class weights as a float32 vector, or one sentence saying what is wrong with them."""
+    try:
+        vector = torch.as_tensor(weights).detach().float()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"class_weights must be one number for each class: {error}.") from error
+    if vector.ndim != 1 or not len(vector):
+        raise ValueError(
+            f"class_weights must be a vector, one number for each class, "
+            f"not of shape {tuple(vector.shape)}."
+        )
+    wrong = ~(vector.isfinite() & (vector >= 0))
+    if wrong.any():
+        index = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"class_weights must be finite and at least 0, but class {index} has "
+            f"{vector[index].item()}."
+        )
+    return vector
+
+
+def fitting_weights(weights: Tensor, classes: int, like: Tensor) -> Tensor:
+    """The class weights in the dtype of ``like``, once they are found to fit the logits."""
+    if weights.shape != (classes,):
+        raise ValueError(
+            f"class_weights has shape {tuple(weights.shape)}, but the logits are of "
+            f"{classes} classes; give one weight for each."
+        )
+    if weights.device != like.device:
+        raise ValueError(
+            f"class_weights are on {weights.device} and the logits on {like.device}; "
+            f"move them together, such as loss.to({like.device.type!r})."
+        )
+    if not torch.compiler.is_compiling() and weights.device.type == "cpu":
+        check_class_weights(weights)
+    return weights.to(like.dtype)
+
+
+def check_ignore_index(value: int | None) -> int | None:
+    """``value`` if it is a whole number or None."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise TypeError(f"ignore_index must be a whole number or None, not {value!r}.")
+    return value
+
+
+def check_choice(name: str, value: Choice, choices: tuple[str, ...]) -> Choice:
+    """``value`` if it is one of ``choices``."""
+    if value not in choices:
+        listed = ", ".join(map(repr, choices[:-1]))
+        raise ValueError(f"{name} is {listed} or {choices[-1]!r}, not {value!r}.")
+    return value
+
+
+def check_number(name: str, value: float, *, least: float = 0.0) -> float:
+    """``value`` if it is a finite number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of at least {least:g}, not {value!r}.")
+    if not least <= value < float("inf"):
+        raise ValueError(f"{name} must be a finite number of at least {least:g}, not {value!r}.")
+    return float(value)

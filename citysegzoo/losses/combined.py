@@ -1,0 +1,82 @@
+"""Weighted sums of losses that share one pass over the logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from citysegzoo.losses.base import SegmentationLoss, check_number
+from citysegzoo.losses.statistics import SoftmaxStatistics, softmax_statistics
+
+
+class CombinedLoss(nn.Module):
+    """A weighted sum of losses, such as ``CombinedLoss(DiceLoss(), CrossEntropyLoss())``.
+
+    Losses that agree on the ignored label share their passes over the logits, so that a sum
+    of them costs little more than one. The others (Lovasz-softmax, label smoothing, modules of
+    your own with ``forward(logits, target)``) are computed by themselves.
+
+    Args:
+        *losses: The losses to add, at least one.
+        weights: Factor of each, of at least 0; ones if not given.
+
+    Raises:
+        TypeError: If a loss is no module.
+        ValueError: If there is no loss, or another number of weights.
+    """
+
+    def __init__(self, *losses: nn.Module, weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        if not losses:
+            raise ValueError("a combined loss needs at least one loss, such as DiceLoss().")
+        for loss in losses:
+            if not isinstance(loss, nn.Module):
+                raise TypeError(f"losses to combine are modules such as DiceLoss(), not {loss!r}.")
+        if weights is None:
+            weights = [1.0] * len(losses)
+        if len(weights) != len(losses):
+            raise ValueError(f"{len(losses)} losses need as many weights, not {len(weights)}.")
+        self.losses = nn.ModuleList(losses)
+        self.weights = tuple(check_number("each weight", weight) for weight in weights)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The weighted sum for logits ``(N, C, H, W)`` and a target ``(N, H, W)``."""
+        shared = dict.fromkeys(_key(loss) for loss in self.losses)
+        statistics: dict[tuple[object, ...], SoftmaxStatistics] = {
+            key: softmax_statistics(
+                logits,
+                target,
+                ignore_index=key[0],
+                upsample=key[1],
+                count_ignored=key[2],
+                regions=any(loss.regions for loss in self.losses if _key(loss) == key),
+                squared=any(loss.squared for loss in self.losses if _key(loss) == key),
+            )
+            for key in shared
+            if key is not None
+        }
+        terms = []
+        for loss, weight in zip(self.losses, self.weights, strict=True):
+            key = _key(loss)
+            if key is not None and isinstance(loss, SegmentationLoss):
+                terms.append(weight * loss.from_statistics(statistics[key]))
+            else:
+                terms.append(weight * loss(logits, target))
+        if len({term.shape for term in terms}) > 1:
+            raise ValueError(
+                f"losses of shapes {', '.join(str(tuple(term.shape)) for term in terms)} cannot be "
+                "added; use reduction='mean' or 'sum'."
+            )
+        return torch.stack(terms).sum(0)
+
+    def extra_repr(self) -> str:
+        return f"weights={self.weights}"
+
+
+def _key(loss: nn.Module) -> tuple[int | None, bool, bool] | None:
+    """What two losses must agree on to share statistics; None for a loss that does not."""
+    if not isinstance(loss, SegmentationLoss) or not loss.shares_statistics:
+        return None
+    return loss.ignore_index, loss.upsample, loss.count_ignored

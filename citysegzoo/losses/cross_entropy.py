@@ -1,0 +1,107 @@
+"""Cross entropy: minus the log-probability of the true class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from citysegzoo.losses.base import (
+    Reduction,
+    SegmentationLoss,
+    check_number,
+    fitting_weights,
+    reduce_pixels,
+)
+from citysegzoo.losses.statistics import (
+    SoftmaxStatistics,
+    check_logits,
+    check_target,
+    compute_dtype,
+    sum_dtype,
+)
+
+
+def cross_entropy_loss(
+    statistics: SoftmaxStatistics,
+    *,
+    class_weights: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Cross entropy, as :func:`torch.nn.functional.cross_entropy` defines it.
+
+    Args:
+        statistics: From :func:`softmax_statistics`.
+        class_weights: ``(C,)``; the weight of each pixel is that of its true class.
+        reduction: Over the pixels that count; the mean divides by the sum of their weights.
+            ``"none"`` gives ``(N, H, W)``.
+    """
+    losses = -statistics.log_probability
+    return reduce_pixels(losses, statistics, class_weights=class_weights, reduction=reduction)
+
+
+class CrossEntropyLoss(SegmentationLoss):
+    """Cross entropy: see :func:`cross_entropy_loss`.
+
+    Args:
+        label_smoothing: Share of the target that is spread evenly over all classes, 0 to 1
+            (Szegedy et al. 2016, section 7).
+        ignore_index: Label of the pixels that do not count; None if all do.
+        class_weights: ``(C,)``, of the true class of each pixel.
+        reduction: Over the pixels that count; ``"none"`` gives ``(N, H, W)``.
+        upsample: Whether logits of another size are enlarged to the target's.
+    """
+
+    regions = False
+
+    def __init__(
+        self,
+        *,
+        label_smoothing: float = 0.0,
+        ignore_index: int | None = 255,
+        class_weights: Tensor | Sequence[float] | None = None,
+        reduction: Reduction = "mean",
+        upsample: bool = False,
+    ) -> None:
+        super().__init__(
+            ignore_index=ignore_index,
+            class_weights=class_weights,
+            reduction=reduction,
+            upsample=upsample,
+        )
+        self.label_smoothing = check_number("label_smoothing", label_smoothing)
+        if label_smoothing > 1:
+            raise ValueError(f"label_smoothing is 0 to 1, not {label_smoothing!r}.")
+        self.shares_statistics = not label_smoothing
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        if not self.label_smoothing:
+            return super().forward(logits, target)
+        # The smoothed target asks for the log-probabilities of all classes: torch's own has them.
+        logits = check_logits(logits, target, upsample=self.upsample)
+        labels, valid = check_target(target, logits.shape[1], self.ignore_index)
+        logits = logits.to(compute_dtype(logits))
+        weights = self.class_weights
+        if weights is not None:
+            weights = fitting_weights(weights, logits.shape[1], logits)
+        losses = F.cross_entropy(
+            logits, labels, weights, reduction="none", label_smoothing=self.label_smoothing
+        )
+        if valid is not None:
+            losses = losses.where(valid, 0)
+        if self.reduction == "none":
+            return losses
+        total = losses.sum(dtype=sum_dtype(logits))
+        if self.reduction == "mean":
+            counts = losses.new_ones(()) if weights is None else weights[labels]
+            counts = counts.expand_as(losses)
+            counts = counts if valid is None else counts.where(valid, 0)
+            count = counts.sum(dtype=total.dtype)
+            total = total / count.where(count > 0, 1)
+        return total.to(losses.dtype)
+
+    def from_statistics(self, statistics: SoftmaxStatistics) -> Tensor:
+        return cross_entropy_loss(
+            statistics, class_weights=self.class_weights, reduction=self.reduction
+        )

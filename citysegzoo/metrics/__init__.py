@@ -1,0 +1,16 @@
+"""Metrics: one exact confusion matrix, what follows from it, and the official evaluation."""
+
+from citysegzoo.metrics.cityscapes import CityscapesEvaluator, CityscapesScores, cityscapes_scores
+from citysegzoo.metrics.confusion import ConfusionMatrix, PerImageScores
+from citysegzoo.metrics.folders import evaluate_folders
+from citysegzoo.metrics.scores import SegmentationScores
+
+__all__ = [
+    "CityscapesEvaluator",
+    "CityscapesScores",
+    "ConfusionMatrix",
+    "PerImageScores",
+    "SegmentationScores",
+    "cityscapes_scores",
+    "evaluate_folders",
+]

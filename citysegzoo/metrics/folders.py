@@ -1,0 +1,416 @@
+"""Evaluating folders of label images."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+from citysegzoo.data.labels import CITYSCAPES_19, CITYSCAPES_34, LabelSet
+from citysegzoo.inference.images import PixelsError, read_file
+from citysegzoo.metrics.cityscapes import CityscapesEvaluator, CityscapesScores
+
+if TYPE_CHECKING:
+    from citysegzoo.metrics.confusion import ConfusionMatrix
+    from citysegzoo.metrics.scores import SegmentationScores
+
+# Formats that keep every value; a JPEG would make new classes along the edges.
+_FORMATS = ("PNG", "BMP", "TIFF")
+SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
+"""What the names of label images end in."""
+
+_ENDINGS = {
+    CITYSCAPES_34.name: "_gtFine_labelIds.png",
+    CITYSCAPES_19.name: "_gtFine_labelTrainIds.png",
+}
+_INSTANCES = "_gtFine_instanceIds.png"
+
+
+class FramePair(NamedTuple):
+    """The files of one frame."""
+
+    prediction: Path
+    ground_truth: Path
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Which prediction belongs to which ground truth.
+
+    Attributes:
+        pairs: One for each ground-truth file, in the order of their names.
+        unused: Predictions that belong to none; they are not evaluated.
+    """
+
+    pairs: tuple[FramePair, ...]
+    unused: tuple[Path, ...] = field(default=(), repr=False)
+
+
+def read_ids(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
+    """Read an image whose values are ids, as they are in the file.
+
+    Args:
+        path: A PNG, BMP or TIFF file in grey or with a palette, whose indices count.
+
+    Returns:
+        ``(H, W)``: uint8, uint16 for 16 bits (instance ids), int32 for 32.
+
+    Raises:
+        OSError: If the file cannot be opened, as the subclass that says why.
+        ValueError: If it is no readable image of such ids.
+    """
+    return read_file(os.fsdecode(path), _ids, _FORMATS)
+
+
+def labels_of(ground_truth: str | os.PathLike[str]) -> LabelSet | None:
+    """The label set that the names of Cityscapes' files tell, label ids first; None for others.
+
+    Args:
+        ground_truth: A folder searched at any depth, or one file.
+
+    Raises:
+        OSError: If the path does not exist or a folder cannot be read.
+    """
+    files = _files(Path(ground_truth))
+    for labels in (CITYSCAPES_34, CITYSCAPES_19):
+        if any(_is_official(file, labels) for file in files):
+            return labels
+    return None
+
+
+def pair_files(
+    predictions: str | os.PathLike[str],
+    ground_truth: str | os.PathLike[str],
+    labels: LabelSet,
+) -> Pairing:
+    """Find the prediction of every ground-truth file, in folders searched at any depth.
+
+    Where the ground truth is named as Cityscapes names it (``*_gtFine_labelIds.png`` for 34
+    classes, ``*_gtFine_labelTrainIds.png`` for 19), only such files count, and a prediction is
+    what its official script takes: any PNG whose name begins with ``<city>_<sequence>_<frame>``.
+    Elsewhere it has the stem of the ground truth, or that and ``_labels``, as ``citysegzoo
+    segment`` writes it; its sub-folder counts only where two ground truths share a stem.
+
+    Args:
+        predictions: A folder, or one file.
+        ground_truth: A folder, or one file; two files belong together whatever their names.
+        labels: The label set of both.
+
+    Raises:
+        OSError: If a path does not exist or there is nothing in a folder.
+        ValueError: If a ground truth has no prediction or several.
+    """
+    predictions, ground_truth = Path(predictions), Path(ground_truth)
+    truths = _truths(ground_truth, labels)
+    if predictions.is_file() and ground_truth.is_file():
+        return Pairing((FramePair(predictions, ground_truth),))
+    found = _files(predictions)
+    if not found:
+        raise _empty(predictions)
+    if _is_official(truths[0], labels):
+        candidates = _by_frame(truths, found)
+    else:
+        root = ground_truth if ground_truth.is_dir() else ground_truth.parent
+        its_root = predictions if predictions.is_dir() else predictions.parent
+        candidates = _by_stem(truths, root, found, its_root)
+
+    missing = [(file, name) for file, (name, matches) in candidates.items() if not matches]
+    if missing:
+        file, name = missing[0]
+        raise ValueError(
+            f"{len(missing)} of {len(truths)} ground-truth files have no prediction in "
+            f"{predictions}, such as {file.name}; it needs a file named {name}."
+        )
+    for file, (name, matches) in candidates.items():
+        if len(matches) > 1:
+            rest = f" and {len(matches) - 2} more" if len(matches) > 2 else ""
+            raise ValueError(
+                f"{file.name} has {len(matches)} predictions named {name}, {matches[0]}, "
+                f"{matches[1]}{rest}; keep one of them in {predictions}."
+            )
+    pairs = tuple(FramePair(matches[0], file) for file, (_, matches) in candidates.items())
+    used = {pair.prediction for pair in pairs}
+    return Pairing(pairs, tuple(file for file in found if file not in used))
+
+
+def find_instances(pairing: Pairing, labels: LabelSet, instances: bool | None = None) -> bool:
+    """Whether iIoU can be scored: whether instance ids are beside every ground truth, or none.
+
+    Args:
+        pairing: The files.
+        labels: Their label set; only label ids, ``CITYSCAPES_34``, have instances.
+        instances: What was asked for; by default, what is there.
+
+    Raises:
+        FileNotFoundError: If some files are missing, or all of those asked for.
+        ValueError: If instances are asked for where the label set has none.
+    """
+    if labels.name != CITYSCAPES_34.name:
+        if instances:
+            raise ValueError(
+                f"instances are evaluated for {CITYSCAPES_34.name} only, not for {labels.name}; "
+                f"leave them out."
+            )
+        return False
+    if instances is False:
+        return False
+    files = [_instance_file(pair.ground_truth) for pair in pairing.pairs]
+    missing = [file for file in files if not file.is_file()]
+    if missing and (instances or len(missing) < len(files)):
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(files)} ground-truth files have no instance ids beside them, "
+            f"such as {missing[0]}; add them, or evaluate without instances."
+        )
+    return not missing
+
+
+def evaluate_folders(
+    predictions: str | os.PathLike[str],
+    ground_truth: str | os.PathLike[str],
+    *,
+    labels: LabelSet,
+    progress: bool = False,
+    workers: int | None = None,
+    instances: bool | None = None,
+) -> CityscapesScores | SegmentationScores:
+    """Score a folder of predictions against a folder of ground truth.
+
+    The scores are the same, to the last bit, whatever the number of workers.
+
+    Args:
+        predictions: Folder of label images, or one of them; see :func:`pair_files`.
+        ground_truth: Folder of label images, or one of them.
+        labels: What the pixel values are. ``CITYSCAPES_34`` means label ids and the official
+            protocol; any other set, one confusion matrix of its classes.
+        progress: Whether to show a progress bar, if standard error is a terminal.
+        workers: Threads that decode and count; by default one for each core.
+        instances: For ``CITYSCAPES_34``, whether to evaluate iIoU with the
+            ``*_gtFine_instanceIds.png`` beside the ground truth; by default if they are there.
+
+    Returns:
+        :class:`CityscapesScores` for ``CITYSCAPES_34``, else :class:`SegmentationScores`.
+
+    Raises:
+        OSError: If a file cannot be read, or is missing.
+        ValueError: If files do not pair, sizes differ, or pixel values are no classes.
+    """
+    return evaluate_pairs(
+        pair_files(predictions, ground_truth, labels),
+        labels=labels,
+        progress=progress,
+        workers=workers,
+        instances=instances,
+    )
+
+
+def evaluate_pairs(
+    pairing: Pairing,
+    *,
+    labels: LabelSet,
+    progress: bool = False,
+    workers: int | None = None,
+    instances: bool | None = None,
+) -> CityscapesScores | SegmentationScores:
+    """Score the pairs of :func:`pair_files`; all else is as for :func:`evaluate_folders`."""
+    from tqdm import tqdm
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    workers = cores or 1 if workers is None else workers
+    if not isinstance(workers, int) or isinstance(workers, bool):
+        raise TypeError(f"workers must be a whole number, not {workers!r}.")
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, not {workers}.")
+    with_instances = find_instances(pairing, labels, instances)
+
+    # Frames are counted one by one and added in their order: which thread took which then
+    # makes no difference to sums of floats.
+    total = _counter(labels, with_instances)
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=len(pairing.pairs), unit="frame", disable=None if progress else True) as bar,
+    ):
+        jobs = (pool.submit(_count, pair, labels, with_instances) for pair in pairing.pairs)
+        try:
+            for counted in _in_order(jobs, ahead=2 * workers):
+                total.merge(counted)
+                bar.update()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return total.scores() if isinstance(total, CityscapesEvaluator) else total.scores(labels=labels)
+
+
+def _in_order(jobs: Iterator[Future[Any]], ahead: int) -> Iterator[Any]:
+    """Results in the order of their jobs, of which only so many are begun ahead."""
+    begun = deque(islice(jobs, ahead))
+    while begun:
+        yield begun.popleft().result()
+        begun.extend(islice(jobs, 1))
+
+
+def _counter(labels: LabelSet, instances: bool) -> Any:
+    if labels.name == CITYSCAPES_34.name:
+        return CityscapesEvaluator(instances=instances)
+    from citysegzoo.metrics.confusion import ConfusionMatrix
+
+    return ConfusionMatrix(len(labels), ignore_index=labels.ignore_index)
+
+
+def _count(
+    pair: FramePair, labels: LabelSet, instances: bool
+) -> CityscapesEvaluator | ConfusionMatrix:
+    """One frame, read and counted."""
+    prediction, truth = read_ids(pair.prediction), read_ids(pair.ground_truth)
+    _check_size(pair.prediction, prediction, pair.ground_truth, truth)
+    arrays = [prediction, truth]
+    if instances:
+        file = _instance_file(pair.ground_truth)
+        arrays.append(read_ids(file))
+        _check_size(file, arrays[2], pair.ground_truth, truth)
+    counter = _counter(labels, instances)
+    try:
+        counter.update(*arrays)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{pair.prediction} against {pair.ground_truth}: {error}") from error
+    return counter
+
+
+def _check_size(
+    file: Path, array: npt.NDArray[Any], truth_file: Path, truth: npt.NDArray[Any]
+) -> None:
+    if array.shape != truth.shape:
+        (height, width), (true_height, true_width) = array.shape, truth.shape
+        raise ValueError(
+            f"{file} is {width}x{height} but its ground truth is {true_width}x{true_height} "
+            f"({truth_file}); evaluate at the size of the ground truth."
+        )
+
+
+def _instance_file(truth: Path) -> Path:
+    """Where the official script looks for the instance ids; elsewhere than Cityscapes, nowhere."""
+    ending = _ENDINGS[CITYSCAPES_34.name]
+    if truth.name.endswith(ending):
+        return truth.with_name(truth.name.removesuffix(ending) + _INSTANCES)
+    return truth.with_name(truth.stem + _INSTANCES)
+
+
+def _truths(path: Path, labels: LabelSet) -> list[Path]:
+    """The ground-truth files: those of Cityscapes where there are any, else all label images."""
+    files = _files(path)
+    if path.is_file():
+        return files
+    official = [file for file in files if _is_official(file, labels)]
+    if official:
+        return official
+    if not files:
+        raise _empty(path)
+    if any(file.name.endswith((*_ENDINGS.values(), _INSTANCES)) for file in files):
+        ending = _ENDINGS.get(labels.name)
+        raise FileNotFoundError(
+            f"the folder {path} holds ground truth of Cityscapes but no *{ending}; make them with "
+            f"cityscapesscripts, or evaluate another label set than {labels.name}."
+            if ending
+            else f"the folder {path} holds ground truth of Cityscapes, not of {labels.name}; "
+            f"evaluate {' or '.join(_ENDINGS)}."
+        )
+    return files
+
+
+def _empty(folder: Path) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"the folder {folder} holds no label image; it needs files ending in {', '.join(SUFFIXES)}."
+    )
+
+
+def _is_official(file: Path, labels: LabelSet) -> bool:
+    ending = _ENDINGS.get(labels.name)
+    return ending is not None and file.name.endswith(ending) and _frame_name(file) is not None
+
+
+def _frame_name(file: Path) -> str | None:
+    """``<city>_<sequence>_<frame>`` of a ground-truth file, None where it is not named so."""
+    parts = file.name.split("_")
+    return "_".join(parts[:3]) if len(parts) == 5 and all(parts) else None
+
+
+def _files(path: Path) -> list[Path]:
+    """A file itself; the label images in a folder, at any depth, by name; hidden ones excepted."""
+    if path.is_file():
+        return [path]
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; check the path.")
+    found = []
+
+    def refuse(error: OSError) -> None:
+        raise OSError(
+            f"the folder {error.filename} cannot be read ({error.strerror}); check its permissions."
+        ) from error
+
+    for folder, folders, names in os.walk(path, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            Path(folder, name)
+            for name in names
+            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+        ]
+    return sorted(found)
+
+
+# Each ground truth, what its prediction may be called, and the predictions called so.
+_Candidates = dict[Path, tuple[str, list[Path]]]
+
+
+def _by_frame(truths: list[Path], found: list[Path]) -> _Candidates:
+    found = sorted((file for file in found if file.suffix == ".png"), key=lambda file: file.name)
+    names = [file.name for file in found]
+    candidates = {}
+    for truth in truths:
+        prefix = _frame_name(truth) or ""
+        end = start = bisect_left(names, prefix)
+        while end < len(names) and names[end].startswith(prefix):
+            end += 1
+        candidates[truth] = (f"{prefix}*.png", found[start:end])
+    return candidates
+
+
+def _by_stem(truths: list[Path], root: Path, found: list[Path], its_root: Path) -> _Candidates:
+    unique = len({truth.stem for truth in truths}) == len(truths)
+
+    def key(file: Path, root: Path) -> str:
+        return file.stem if unique else str(file.relative_to(root).with_suffix(""))
+
+    by_key: dict[str, list[Path]] = {}
+    for file in found:
+        by_key.setdefault(key(file, its_root), []).append(file)
+    candidates = {}
+    for truth in truths:
+        name = key(truth, root)
+        matches = by_key.get(name, []) + by_key.get(f"{name}_labels", [])
+        candidates[truth] = (f"{name}.png or {name}_labels.png", matches)
+    return candidates
+
+
+def _ids(image: PIL.Image.Image) -> npt.NDArray[Any]:
+    if image.mode in ("L", "P"):
+        return np.array(image)
+    if image.mode == "1":
+        return np.asarray(image).astype(np.uint8)
+    if image.mode.startswith("I"):
+        ids = np.array(image)
+        return ids.astype(ids.dtype.newbyteorder("="), copy=False)
+    if image.mode == "F":
+        raise PixelsError("has floating-point values; class ids are expected, whole numbers.")
+    raise PixelsError(
+        f"is a colour image ({image.mode}); class ids are expected, one number for each pixel, "
+        f"so give the label image and not its rendering."
+    )

@@ -1,0 +1,517 @@
+"""Evaluating folders: reading, pairing, the command."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cityscapes_frames import largest_difference, official, write_frames
+from PIL import Image
+
+from citysegzoo.cli import main
+from citysegzoo.data.labels import (
+    CAMVID_11,
+    CITYSCAPES_19,
+    CITYSCAPES_34,
+    CITYSCAPES_CLASSES,
+    LabelSet,
+)
+from citysegzoo.metrics.cityscapes import CityscapesScores
+from citysegzoo.metrics.folders import (
+    evaluate_folders,
+    find_instances,
+    labels_of,
+    pair_files,
+    read_ids,
+)
+from citysegzoo.visualize import label_image
+
+SIZE = (48, 96)
+COUNT = 5
+CHOICES = [*range(11), 11]
+
+
+@pytest.fixture
+def city(tmp_path: Path) -> tuple[Path, Path]:
+    """Predictions and ground truth of Cityscapes."""
+    return write_frames(tmp_path / "city", COUNT, SIZE)
+
+
+@pytest.fixture
+def cam(tmp_path: Path) -> tuple[Path, Path]:
+    """Predictions as `citysegzoo segment` writes them, and ground truth, of CamVid."""
+    random = np.random.default_rng(0)
+    predictions, truths = tmp_path / "cam" / "segmented", tmp_path / "cam" / "valannot"
+    for folder in (predictions, truths):
+        folder.mkdir(parents=True)
+    for i in range(COUNT):
+        labels = random.choice(CHOICES, SIZE).astype(np.uint8)
+        predicted = np.where(random.random(SIZE) < 0.5, labels % 11, 3).astype(np.uint8)
+        Image.fromarray(labels).save(truths / f"{i}.png")
+        label_image(predicted, CAMVID_11).save(predictions / f"{i}_labels.png")
+        Image.new("RGB", SIZE).save(predictions / f"{i}_overlay.jpg")
+    return predictions, truths
+
+
+def truth_of(prediction: Path, truths: Path) -> Path:
+    return next(truths.rglob(prediction.name.replace("leftImg8bit", "gtFine_labelIds")))
+
+
+def read_all(folder: Path, pattern: str = "*.png") -> np.ndarray:
+    files = sorted(folder.rglob(pattern), key=lambda file: file.name)
+    return np.stack([np.asarray(Image.open(file)) for file in files])
+
+
+def iou_of(predicted: np.ndarray, true: np.ndarray, labels: LabelSet) -> list[float]:
+    seen = true != labels.ignore_index
+    predicted, true = predicted[seen], true[seen]
+    return [
+        ((predicted == i) & (true == i)).sum() / max(1, ((predicted == i) | (true == i)).sum())
+        for i in range(len(labels))
+    ]
+
+
+def scored(predictions: Path, truths: Path, labels: LabelSet, **options) -> CityscapesScores:
+    scores = evaluate_folders(predictions, truths, labels=labels, **options)
+    assert isinstance(scores, CityscapesScores) == (labels is CITYSCAPES_34)
+    return scores
+
+
+# Reading
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
+@pytest.mark.parametrize("mode", ["L", "P"])
+def test_ids_are_read_as_they_are(suffix: str, mode: str, tmp_path: Path) -> None:
+    ids = np.random.default_rng(0).integers(0, 256, SIZE, np.uint8)
+    image = Image.fromarray(ids)
+    if mode == "P":
+        image.putpalette(bytes(range(255, -1, -1)) * 3)
+    image.save(tmp_path / f"ids{suffix}")
+    read = read_ids(tmp_path / f"ids{suffix}")
+    assert np.array_equal(read, ids)
+    assert read.dtype == np.uint8
+    assert read.flags.writeable
+
+
+def test_other_depths(tmp_path: Path) -> None:
+    ids = np.arange(24000, 24000 + 64, dtype=np.uint16).reshape(8, 8)
+    Image.fromarray(ids).save(tmp_path / "16.png")
+    Image.fromarray(ids.astype(np.int32)).save(tmp_path / "32.tif")
+    Image.fromarray(ids.astype(">u2")).save(tmp_path / "big.tif")
+    Image.fromarray(ids % 2 == 1).save(tmp_path / "1.png")
+    few = Image.fromarray((ids % 4).astype(np.uint8))
+    few.putpalette([0, 0, 0, 9, 9, 9, 50, 0, 0, 1, 1, 1])
+    few.save(tmp_path / "2.png", bits=2, transparency=3)
+    for name, dtype, expected in (
+        ("16.png", np.uint16, ids),
+        ("32.tif", np.int32, ids),
+        ("big.tif", np.uint16, ids),
+        ("1.png", np.uint8, ids % 2),
+        ("2.png", np.uint8, ids % 4),
+    ):
+        read = read_ids(tmp_path / name)
+        assert (read.dtype, read.shape) == (dtype, (8, 8))
+        assert np.array_equal(read, expected)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "CMYK"])
+def test_colour_images_are_no_ids(mode: str, tmp_path: Path) -> None:
+    file = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    Image.new(mode, (8, 8)).save(file)
+    with pytest.raises(ValueError, match=rf"a\..* is a colour image \({mode}\); class ids are exp"):
+        read_ids(file)
+
+
+def bad_files(folder: Path) -> dict[str, Path]:
+    """One of each kind of file that cannot be read as ids."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ("missing", "empty", "text", "cut", "jpeg", "float", "folder")
+    files = {name: folder / f"{name}.png" for name in names}
+    files["empty"].touch()
+    files["text"].write_text("no picture")
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 34, SIZE, np.uint8))
+    noise.save(files["cut"])
+    files["cut"].write_bytes(files["cut"].read_bytes()[:-900])
+    noise.save(files["jpeg"], "JPEG")
+    Image.fromarray(np.zeros(SIZE, np.float32)).save(files["float"], "TIFF")
+    files["folder"].mkdir()
+    return files
+
+
+BAD = [
+    ("missing", "missing.png does not exist"),
+    ("empty", r"empty.png is empty \(0 bytes\)"),
+    ("text", "text.png is no PNG, BMP or TIFF image"),
+    ("cut", "cut.png cannot be decoded because it is truncated"),
+    ("jpeg", "jpeg.png is no PNG, BMP or TIFF image"),
+    ("float", "float.png has floating-point values"),
+    ("folder", "folder.png is a folder"),
+]
+
+
+@pytest.mark.parametrize(("name", "message"), BAD)
+def test_unreadable_files(name: str, message: str, tmp_path: Path) -> None:
+    file = bad_files(tmp_path)[name]
+    with pytest.raises((ValueError, OSError), match=message) as raised:
+        read_ids(file)
+    assert "\n" not in str(raised.value)
+
+
+# Pairing
+
+
+def test_pairs_of_cityscapes(city: tuple[Path, Path]) -> None:
+    predictions, _ = city
+    (predictions / "extra.png").touch()
+    (predictions / "munster_000000_000099.png").touch()
+    (predictions / ".lindau_000000_000000.png").touch()
+    (predictions / "lindau_000000_000000.txt").touch()
+    deep = predictions / "deep" / "er"
+    deep.mkdir(parents=True)
+    moved = next(predictions.glob("lindau_000000_000002*"))
+    moved.rename(deep / "lindau_000000_000002_any_name.png")
+    pairing = pair_files(*city, CITYSCAPES_34)
+    assert [pair.ground_truth.name for pair in pairing.pairs] == [
+        *(f"lindau_000000_00000{i}_gtFine_labelIds.png" for i in (0, 2, 4)),
+        *(f"munster_000000_00000{i}_gtFine_labelIds.png" for i in (1, 3)),
+    ]
+    for prediction, truth in pairing.pairs:
+        assert prediction.name[:21] == truth.name[:21]
+    assert [file.name for file in pairing.unused] == ["extra.png", "munster_000000_000099.png"]
+    assert find_instances(pairing, CITYSCAPES_34)
+
+
+def test_pairs_by_stem(cam: tuple[Path, Path]) -> None:
+    predictions, _ = cam
+    (predictions / "3_labels.png").rename(predictions / "3.png")
+    (predictions / "sub").mkdir()
+    (predictions / "4_labels.png").rename(predictions / "sub" / "4.bmp")
+    (predictions / "10_labels.png").touch()
+    pairing = pair_files(*cam, CAMVID_11)
+    assert [pair.prediction.name for pair in pairing.pairs] == [
+        *(f"{i}_labels.png" for i in range(3)),
+        "3.png",
+        "4.bmp",
+    ]
+    assert [pair.ground_truth.name for pair in pairing.pairs] == [f"{i}.png" for i in range(COUNT)]
+    assert [file.name for file in pairing.unused] == ["10_labels.png"]
+    assert not find_instances(pairing, CAMVID_11)
+
+
+def test_equal_stems_pair_by_folder(cam: tuple[Path, Path]) -> None:
+    for folder in cam:
+        for sub in ("b", "a"):
+            (folder / sub).mkdir()
+            file = next(folder.glob("0*.png"))
+            (folder / sub / file.name).write_bytes(file.read_bytes())
+    for prediction, truth in pair_files(*cam, CAMVID_11).pairs:
+        assert prediction.parent.relative_to(cam[0]) == truth.parent.relative_to(cam[1])
+
+
+def test_single_files(city: tuple[Path, Path], cam: tuple[Path, Path], tmp_path: Path) -> None:
+    prediction = sorted(city[0].iterdir())[0]
+    truth = truth_of(prediction, city[1])
+    ours = scored(prediction, truth, CITYSCAPES_34)
+    assert ours.confusion.sum() == SIZE[0] * SIZE[1]
+    assert ours.mean_class_iiou > 0
+    other = tmp_path / "renamed.png"
+    other.write_bytes(prediction.read_bytes())
+    assert scored(other, truth, CITYSCAPES_34).class_iou == pytest.approx(
+        ours.class_iou, nan_ok=True
+    )
+    assert pair_files(city[0], truth, CITYSCAPES_34).pairs == ((prediction, truth),)
+    assert len(pair_files(city[0], truth, CITYSCAPES_34).unused) == COUNT - 1
+    with pytest.raises(ValueError, match="4 of 5 ground-truth files have no prediction"):
+        pair_files(prediction, city[1], CITYSCAPES_34)
+    assert len(pair_files(cam[0], cam[1] / "0.png", CAMVID_11).pairs) == 1
+
+
+def test_missing_and_several(city: tuple[Path, Path], cam: tuple[Path, Path]) -> None:
+    for predictions, truths, labels, wanted in (
+        (*city, CITYSCAPES_34, r"lindau_000000_000000\*\.png"),
+        (*cam, CAMVID_11, r"0\.png or 0_labels\.png"),
+    ):
+        first, second = sorted(predictions.rglob("*.png"))[:2]
+        copy = first.with_name(f"{first.stem.removesuffix('_labels')}.bmp")
+        copy = first.with_name(f"{first.stem}_2.png") if labels is CITYSCAPES_34 else copy
+        copy.write_bytes(first.read_bytes())
+        with pytest.raises(ValueError, match=f"has 2 predictions named {wanted}, .*keep one"):
+            pair_files(predictions, truths, labels)
+        for file in (first, copy, second):
+            file.unlink()
+        message = rf"2 of 5 ground-truth files have no prediction in .* needs a file named {wanted}"
+        with pytest.raises(ValueError, match=message):
+            pair_files(predictions, truths, labels)
+
+
+def test_label_sets_by_name(city: tuple[Path, Path], cam: tuple[Path, Path]) -> None:
+    assert labels_of(city[1]) is CITYSCAPES_34
+    assert labels_of(cam[1]) is None
+    for file in city[1].rglob("*_labelIds.png"):
+        file.rename(file.with_name(file.name.replace("labelIds", "labelTrainIds")))
+    assert labels_of(city[1]) is CITYSCAPES_19
+    with pytest.raises(FileNotFoundError, match=r"no \*_gtFine_labelIds.png; make them"):
+        pair_files(*city, CITYSCAPES_34)
+    with pytest.raises(FileNotFoundError, match="of Cityscapes, not of camvid11"):
+        pair_files(*city, CAMVID_11)
+
+
+# Scores
+
+
+@pytest.mark.parametrize("workers", [None, 1, 3])
+def test_the_folder_scores_are_the_official_ones(
+    city: tuple[Path, Path], workers: int | None
+) -> None:
+    pytest.importorskip("cityscapesscripts")
+    predictions = sorted(city[0].iterdir())
+    theirs = official(predictions, [truth_of(file, city[1]) for file in predictions])
+    ours = scored(*city, CITYSCAPES_34, workers=workers).to_dict()
+    difference, where = largest_difference({key: ours[key] for key in theirs}, theirs)
+    assert difference <= 1e-12, where
+
+
+def test_workers_change_no_bit(city: tuple[Path, Path]) -> None:
+    one, many = (scored(*city, CITYSCAPES_34, workers=workers).to_dict() for workers in (1, 8))
+    assert json.dumps(one) == json.dumps(many)
+
+
+def test_train_ids(city: tuple[Path, Path]) -> None:
+    train_ids = np.array([label.train_id for label in CITYSCAPES_CLASSES], np.uint8)
+    for folder, pattern in zip(city, ("*.png", "*labelIds.png"), strict=True):
+        for file in folder.rglob(pattern):
+            ids = train_ids[np.asarray(Image.open(file))]
+            ids = np.minimum(ids, 18) if folder is city[0] else ids
+            Image.fromarray(ids).save(
+                file.with_name(file.name.replace("labelIds", "labelTrainIds"))
+            )
+    scores = scored(*city, CITYSCAPES_19)
+    expected = iou_of(
+        read_all(city[0]), read_all(city[1], "*_gtFine_labelTrainIds.png"), CITYSCAPES_19
+    )
+    for name, iou in zip(CITYSCAPES_19.classes, expected, strict=True):
+        assert np.nan_to_num(scores.class_iou[name]) == pytest.approx(iou, abs=1e-12)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_camvid(cam: tuple[Path, Path], workers: int) -> None:
+    scores = scored(*cam, CAMVID_11, workers=workers)
+    expected = iou_of(read_all(cam[0]), read_all(cam[1]), CAMVID_11)
+    assert list(scores.class_iou.values()) == pytest.approx(expected, abs=1e-12)
+    assert scores.mean_iou == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+def test_instances_are_used_if_they_are_there(city: tuple[Path, Path]) -> None:
+    with_them = scored(*city, CITYSCAPES_34)
+    assert with_them.mean_class_iiou > 0
+    without = scored(*city, CITYSCAPES_34, instances=False)
+    assert np.isnan(without.mean_class_iiou)
+    files = sorted(city[1].rglob("*instanceIds.png"))
+    files[0].unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 of 5 .* no instance ids .*000000_gtFine"):
+        scored(*city, CITYSCAPES_34)
+    for file in files[1:]:
+        file.unlink()
+    assert json.dumps(scored(*city, CITYSCAPES_34).to_dict()) == json.dumps(without.to_dict())
+    with pytest.raises(FileNotFoundError, match="5 of 5 .* no instance ids"):
+        scored(*city, CITYSCAPES_34, instances=True)
+
+
+def test_only_label_ids_have_instances(cam: tuple[Path, Path]) -> None:
+    with pytest.raises(ValueError, match="for cityscapes34 only, not for camvid11"):
+        scored(*cam, CAMVID_11, instances=True)
+
+
+@pytest.mark.parametrize(
+    ("workers", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError)]
+)
+def test_bad_workers(cam: tuple[Path, Path], workers, error: type[Exception]) -> None:
+    with pytest.raises(error, match="workers must be"):
+        scored(*cam, CAMVID_11, workers=workers)
+
+
+def test_the_first_bad_frame_is_told(city: tuple[Path, Path]) -> None:
+    files = sorted(city[0].iterdir())
+    for file in files[1:]:
+        Image.new("L", SIZE[::-1], 40).save(file)
+    for _ in range(3):
+        message = rf"{files[1].name} against .*_gtFine_labelIds.png: .* 4608 pixels of value 40,"
+        with pytest.raises(ValueError, match=message):
+            scored(*city, CITYSCAPES_34, workers=4)
+
+
+# The command
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one sentence on standard error; nothing on standard output."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert err.startswith("citysegzoo: error: ")
+    assert err.endswith(".\n")
+    assert "Traceback" not in err
+    return err
+
+
+def test_command_on_cityscapes(city: tuple[Path, Path], tmp_path: Path, capsys) -> None:
+    (city[0] / "notes.png").touch()
+    target = tmp_path / "result.json"
+    assert main(["evaluate", *map(str, city), "--json", str(target), "--workers", "2"]) == 0
+    out, err = capsys.readouterr()
+    scores = scored(*city, CITYSCAPES_34)
+    assert out == f"cityscapes34, 5 frames\n\n{scores.table()}\n"
+    assert err == "citysegzoo: predictions without a ground truth, which are left out: 1.\n"
+    assert target.read_text() == json.dumps(scores.to_dict(), sort_keys=True, indent=4)
+    for options in (["--no-instances"], ["--labels", "cityscapes34", "--no-instances"]):
+        assert main(["evaluate", *map(str, city), *options]) == 0
+        assert "iIoU" not in capsys.readouterr().err
+    for file in city[1].rglob("*instanceIds.png"):
+        file.unlink()
+    assert main(["evaluate", *map(str, city)]) == 0
+    assert "iIoU is left out" in capsys.readouterr().err
+
+
+def test_command_on_camvid(cam: tuple[Path, Path], tmp_path: Path, capsys) -> None:
+    target = tmp_path / "result.json"
+    arguments = ["evaluate", *map(str, cam), "--labels", "camvid11"]
+    assert main([*arguments, "--json", str(target)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "camvid11, 5 frames" in out
+    for name in CAMVID_11.classes:
+        assert name in out
+    scores = scored(*cam, CAMVID_11)
+    assert json.loads(target.read_text()) == json.loads(json.dumps(scores.to_dict()))
+
+
+def test_command_shows_progress_on_a_terminal(city: tuple[Path, Path]) -> None:
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    terminal, its_end = pty.openpty()
+    fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    arguments = [sys.executable, "-m", "citysegzoo", "evaluate", *map(str, city)]
+    done = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=its_end, check=True)
+    os.close(its_end)
+    shown = b""
+    try:
+        while part := os.read(terminal, 65536):
+            shown += part
+    except OSError:  # the other end is closed and all is read
+        pass
+    os.close(terminal)
+    assert b"5/5" in shown
+    assert done.stdout.startswith(b"cityscapes34, 5 frames")
+
+
+@pytest.mark.parametrize(("name", "message"), BAD)
+def test_command_on_bad_files(
+    city: tuple[Path, Path], name: str, message: str, tmp_path: Path, capsys
+) -> None:
+    truth = next(city[1].rglob("*_labelIds.png"))
+    file = bad_files(tmp_path / "bad")[name]
+    if name == "folder":
+        message = "folder .*folder.png holds no label image"
+    assert main(["evaluate", str(file), str(truth)]) == 2
+    sentence = told(capsys)
+    with pytest.raises(ValueError, match=message):
+        raise ValueError(sentence)
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (lambda p, _: next(p.iterdir()).unlink(), ["1 of 5 ground-truth files have no prediction"]),
+        (
+            lambda p, _: Image.new("L", (95, 48)).save(sorted(p.iterdir())[2]),
+            ["is 95x48 but its ground truth is 96x48"],
+        ),
+        (
+            lambda p, _: Image.new("RGB", (96, 48)).save(sorted(p.iterdir())[2]),
+            ["lindau_000000_000004_leftImg8bit.png is a colour image (RGB); class ids"],
+        ),
+        (
+            lambda p, _: Image.new("L", (96, 48), 255).save(sorted(p.iterdir())[2]),
+            ["lindau_000000_000004_leftImg8bit.png", "4608 pixels of value 255", "ids 0..33"],
+        ),
+        (
+            lambda _, t: Image.new("I;16", (96, 48), 7001).save(
+                sorted(t.rglob("*instanceIds.png"))[2]
+            ),
+            ["lindau_000000_000004", "label id 7", "'road', which has no instances"],
+        ),
+        (
+            lambda _, t: Image.new("I;16", (48, 48)).save(sorted(t.rglob("*instanceIds.png"))[2]),
+            ["lindau_000000_000004_gtFine_instanceIds.png is 48x48 but its ground truth is 96x48"],
+        ),
+    ],
+)
+def test_command_on_bad_frames(city: tuple[Path, Path], change, parts: list[str], capsys) -> None:
+    change(*city)
+    assert main(["evaluate", *map(str, city)]) == 2
+    sentence = told(capsys)
+    for part in parts:
+        assert part in sentence
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--labels", "cityscape34"], ["no label set 'cityscape34'; did you mean 'cityscapes34'"]),
+        (["--labels", "camvid"], ["did you mean 'camvid11'"]),
+        (["--labels", "cityscapes19"], ["*_gtFine_labelTrainIds.png"]),
+        (["--labels", "camvid11"], ["not of camvid11"]),
+        (["--workers", "0"], ["workers must be at least 1, not 0"]),
+        (["--json", "no/such/result.json"], ["no/such/result.json", "its folder does not exist"]),
+        (["--json", "."], [". is a folder; name a file"]),
+        (["--json", "/proc/result.json"], ["/proc/result.json", "cannot be written"]),
+        (["--labels", "cityscapes19", "--instances"], ["cityscapes19"]),
+    ],
+)
+def test_bad_options(
+    city: tuple[Path, Path], options: list[str], parts: list[str], capsys, monkeypatch, tmp_path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", *map(str, city), *options]) == 2
+    sentence = told(capsys)
+    for part in parts:
+        assert part in sentence
+    assert [path.name for path in tmp_path.iterdir()] == ["city"]
+
+
+def test_bad_folders(cam: tuple[Path, Path], tmp_path: Path, capsys) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for arguments, part in (
+        ((cam[0], cam[1]), "do not say what its values are; give --labels"),
+        ((cam[0], tmp_path / "no"), "no does not exist"),
+        ((tmp_path / "no", cam[1], "--labels", "camvid11"), "no does not exist"),
+        ((empty, cam[1], "--labels", "camvid11"), "empty holds no label image"),
+        ((cam[0], empty, "--labels", "camvid11"), "empty holds no label image"),
+    ):
+        assert main(["evaluate", *map(str, arguments)]) == 2
+        assert part in told(capsys)
+
+
+def test_nothing_that_is_evaluated_is_overwritten(city: tuple[Path, Path], capsys) -> None:
+    file = next(city[0].iterdir())
+    before = file.read_bytes()
+    assert main(["evaluate", *map(str, city), "--json", str(file)]) == 2
+    assert "is to be evaluated and written" in told(capsys)
+    assert file.read_bytes() == before
+
+
+def test_an_old_result_stays_if_the_work_fails(city: tuple[Path, Path], tmp_path: Path) -> None:
+    target = tmp_path / "result.json"
+    target.write_text("old")
+    Image.new("L", (3, 3)).save(next(city[0].iterdir()))
+    assert main(["evaluate", *map(str, city), "--json", str(target)]) == 2
+    assert target.read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 2
