@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Literal
 
 import torch
@@ -46,6 +46,45 @@ class KaimingConv2d(nn.Conv2d):
             nn.init.zeros_(self.bias)
 
 
+class SeparableConv2d(nn.Sequential):
+    """A convolution of each channel by itself, without bias, and a 1x1 convolution that mixes them.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Side of the square kernel.
+        stride: Step of the kernel.
+        padding: Zeros on each side.
+        dilation: Atrous rate.
+        bias: Whether the 1x1 convolution has a bias.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(
+            nn.Conv2d(
+                in_channels,
+                in_channels,
+                kernel_size,
+                stride=stride,
+                padding=padding,
+                dilation=dilation,
+                groups=in_channels,
+                bias=False,
+            ),
+            nn.Conv2d(in_channels, out_channels, 1, bias=bias),
+        )
+
+
 class ConvNormAct(nn.Sequential):
     """Convolution, then optionally batch norm, activation and channel dropout.
 
@@ -62,6 +101,7 @@ class ConvNormAct(nn.Sequential):
         norm_momentum: Momentum of the running statistics.
         activation: ``"relu"``, ``"prelu"`` (one shared slope) or ``"none"``.
         dropout: Probability of zeroing a whole channel after the activation.
+        separable: Whether the convolution is a depthwise one followed by a 1x1 one.
     """
 
     def __init__(
@@ -77,12 +117,14 @@ class ConvNormAct(nn.Sequential):
         norm_momentum: float = 0.1,
         activation: Activation = "relu",
         dropout: float = 0.0,
+        separable: bool = False,
     ) -> None:
         super().__init__()
         pad = (check_positive("kernel_size", kernel_size) - 1) * dilation
         if pad % 2:
             self.pad = nn.ZeroPad2d((0, 1, 0, 1))
-        self.conv = nn.Conv2d(
+        conv = SeparableConv2d if separable else nn.Conv2d
+        self.conv = conv(
             in_channels,
             out_channels,
             kernel_size,
@@ -158,6 +200,57 @@ def check_positive(name: str, value: object, *, least: int = 1) -> int:
     if value < least:
         raise ValueError(f"{name} must be at least {least}, not {value}.")
     return int(value)
+
+
+def check_ignore_index(value: object) -> int | None:
+    """``value`` as an int, or None; one sentence if it is neither."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"ignore_index must be a whole number or None, not {value!r}.")
+    return int(value)
+
+
+def check_flag(name: str, value: object) -> bool:
+    """``value`` if it is True or False: a text such as "no" would count as true."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is True or False, not {value!r}.")
+    return value
+
+
+def check_number(name: str, value: object, *, least: float = 0.0) -> float:
+    """``value`` as a finite float of at least ``least``, or one sentence saying so."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number of at least {least:g}, not {value!r}.")
+    number = float(value)
+    if not least <= number < float("inf"):
+        raise ValueError(f"{name} must be a finite number of at least {least:g}, not {value!r}.")
+    return number
+
+
+def check_class_weights(weights: Tensor | Sequence[float]) -> Tensor:
+    """Class weights as a floating-point vector, or one sentence saying what is wrong with them."""
+    try:
+        vector = torch.as_tensor(weights).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"class_weights must be one number for each class, not {weights!r:.60}."
+        ) from error
+    if not vector.is_floating_point():
+        vector = vector.float()
+    if vector.ndim != 1 or not len(vector):
+        raise ValueError(
+            f"class_weights must be a vector, one number for each class, "
+            f"not of shape {tuple(vector.shape)}."
+        )
+    wrong = ~(vector.isfinite() & (vector >= 0))
+    if wrong.any():
+        index = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"class_weights must be finite and at least 0, but class {index} has "
+            f"{vector[index].item()}."
+        )
+    return vector
 
 
 def check_positives(name: str, values: object) -> tuple[int, ...]:

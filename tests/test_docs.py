@@ -22,11 +22,14 @@ CODE = {
 @pytest.mark.parametrize("page", [name for name, blocks in CODE.items() if blocks])
 def test_python_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page's blocks run as printed, one after the other."""
-    from citysegzoo.registry import DECODERS, MODELS
+    from citysegzoo.registry import DECODERS, LOSSES, MODELS
 
     monkeypatch.chdir(tmp_path)
-    citysegzoo.list_models()  # what is imported later would be registered in the copies
-    for registry in (DECODERS, MODELS):
+    (
+        citysegzoo.list_models(),
+        citysegzoo.losses.list_losses(),
+    )  # what is imported later would be registered in the copies
+    for registry in (DECODERS, LOSSES, MODELS):
         monkeypatch.setattr(registry, "_builders", dict(registry._builders))
     Image.fromarray(np.full((64, 96, 3), 120, np.uint8)).save("street.jpg")
     names: dict[str, object] = {}
@@ -72,6 +75,13 @@ def test_every_loss_is_in_the_docs() -> None:
     page = (ROOT / "docs" / "losses.md").read_text()
     for name in citysegzoo.losses.list_losses():
         assert f"| `{name}` |" in page, name
+
+
+@pytest.mark.parametrize("part", ["losses", "metrics"])
+def test_every_public_name_is_in_the_docs(part: str) -> None:
+    page = (ROOT / "docs" / f"{part}.md").read_text()
+    for name in getattr(citysegzoo, part).__all__:
+        assert re.search(rf"\b{name}\b", page), name
 
 
 def test_the_score_in_the_docs_is_the_cards() -> None:

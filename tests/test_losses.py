@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import hypothesis
+import numpy as np
 import pytest
 import reference_losses as reference
 import torch
@@ -372,6 +373,67 @@ def test_one_class_and_one_pixel(name: str) -> None:
     assert gradient.count_nonzero() == 4
 
 
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("strange", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_strange_logits_where_ignored(name: str, strange: float, dtype: torch.dtype) -> None:
+    """What is ignored may be no number: neither the loss nor any gradient knows of it."""
+    logits, target = scene()
+    logits = logits.to(dtype)
+    loss = losses.create_loss(name)
+    expected = value_and_gradient(loss, logits, target)
+    for channels in (slice(None), 0, 1):
+        changed = logits.clone().movedim(1, -1)
+        part = changed[target == 255]
+        part[:, channels] = strange
+        changed[target == 255] = part
+        found = value_and_gradient(loss, changed.movedim(-1, 1), target)
+        torch.testing.assert_close(found, expected)
+    compiled = {"cross_entropy", "dice", "lovasz_softmax"}
+    if name in compiled and dtype == torch.float32:
+        plain = torch.compile(loss, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(plain(changed.movedim(-1, 1), target), expected[0])
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_diverged_network_is_not_hidden(name: str) -> None:
+    """One logit that is no number, where a pixel counts, makes the loss no number."""
+    logits, target = scene()
+    target[0, 2, 3] = 1
+    logits[0, 2, 2, 3] = torch.nan
+    options = [{}]
+    if name == "ohem_cross_entropy":
+        options += [{"fraction": 0.2}, {"threshold": 0.1, "min_kept": 2}]
+    for option in options:
+        assert losses.create_loss(name, **option)(logits, target).isnan()
+
+
+def test_impossible_truth_costs_without_end() -> None:
+    """A true class at minus infinity: as torch has it, and the others as they were."""
+    logits, target = scene()
+    target[0, 2, 3] = 1
+    logits[0, 1, 2, 3] = -torch.inf
+    assert losses.CrossEntropyLoss()(logits, target) == torch.inf
+    assert losses.DiceLoss()(logits, target).isfinite()
+    none = losses.CrossEntropyLoss(reduction="none")(200 * logits, target)
+    torch.testing.assert_close(
+        none, F.cross_entropy(200 * logits, target, ignore_index=255, reduction="none")
+    )
+
+
+def test_denominators_without_weight() -> None:
+    """Tversky that forgives all that is missed, of a class that is nowhere predicted."""
+    target = torch.ones(1, 2, 2).long()
+    logits = torch.zeros(1, 3, 2, 2)
+    logits[:, 0] = 1e4
+    loss = losses.TverskyLoss(alpha=1, beta=0)
+    value, gradient = value_and_gradient(loss, logits, target)
+    assert value == 1
+    assert gradient.isfinite().all()
+    everywhere = losses.IoULoss(include_absent=True)
+    assert everywhere(logits, torch.full_like(target, 255)) == 0
+
+
 small_scenes = st.builds(
     scene,
     classes=st.integers(5, 7),
@@ -443,7 +505,7 @@ def test_keeps_one_logits_sized_tensor(name: str) -> None:
         if getattr(node, "softmax", None) is not None:
             note(node.softmax)
     size = logits.numel() * logits.element_size()
-    assert size <= sum(kept.values()) <= (1.01 if name == "lovasz_softmax" else 1.6) * size
+    assert size <= sum(kept.values()) <= (1.15 if name == "lovasz_softmax" else 1.6) * size
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -520,6 +582,27 @@ def test_combined_takes_any_module_and_refuses_nonsense() -> None:
     )
     with pytest.raises(ValueError, match="cannot be added; use reduction"):
         mixed(logits, target)
+
+
+def test_combined_keeps_what_a_loss_does_itself() -> None:
+    """A loss with a forward of its own is called, and not shared around."""
+
+    class Louder(losses.DiceLoss):
+        def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+            return 100 * super().forward(logits, target)
+
+    class Own(losses.SegmentationLoss):
+        def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+            return logits.square().mean()
+
+    logits, target = scene()
+    combined = losses.CombinedLoss(Louder(), Own(), losses.DiceLoss())
+    expected = 101 * losses.DiceLoss()(logits, target) + logits.square().mean()
+    torch.testing.assert_close(combined(logits, target), expected)
+    statistics = softmax_statistics(logits, target)
+    for loss in (losses.CrossEntropyLoss(label_smoothing=0.1), losses.LovaszSoftmaxLoss(), Own()):
+        with pytest.raises(ValueError, match="call it with logits and target"):
+            loss.from_statistics(statistics)
 
 
 def test_formulas_share_statistics() -> None:
@@ -681,6 +764,32 @@ def test_bad_options_are_named() -> None:
         losses.FocalLoss(gamma=-1)
     with pytest.raises(ValueError, match="fraction is above 0 and at most 1"):
         losses.OhemCrossEntropyLoss(fraction=0)
+    with pytest.raises(ValueError, match="by fraction, or by threshold and min_kept; not both"):
+        losses.OhemCrossEntropyLoss(fraction=0.5, min_kept=3)
+    with pytest.raises(TypeError, match="squared is True or False, not 'no'"):
+        losses.DiceLoss(squared="no")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="upsample is True or False"):
+        losses.FocalLoss(upsample=1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="weights of losses are a list"):
+        losses.CombinedLoss(losses.DiceLoss(), weights=1.0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="255, which is one of 300 classes"):
+        losses.DiceLoss()(torch.zeros(1, 300, 2, 2), torch.zeros(1, 2, 2).long())
+    with pytest.raises(ValueError, match="larger than the target"):
+        losses.DiceLoss(upsample=True)(torch.zeros(1, 3, 4, 4), torch.zeros(1, 2, 2).long())
+    with pytest.raises(TypeError, match="torch.from_numpy"):
+        losses.DiceLoss()(torch.zeros(1, 3, 4, 4), np.zeros((1, 4, 4), int))
+    statistics = softmax_statistics(*scene())
+    for formula, wrong in (
+        (losses.ohem_cross_entropy_loss, {"fraction": 2.0}),
+        (losses.ohem_cross_entropy_loss, {"min_kept": -4}),
+        (losses.focal_loss, {"gamma": -1}),
+        (losses.dice_loss, {"smooth": -1}),
+        (losses.generalized_dice_loss, {"smooth": float("nan")}),
+        (losses.tversky_loss, {"alpha": -0.5}),
+    ):
+        with pytest.raises(ValueError, match="must be|at least|is above"):
+            formula(statistics, **wrong)
+    assert losses.DiceLoss(ignore_index=np.int64(3), smooth=np.float32(1)).smooth == 1.0
     with pytest.raises(ValueError, match="label_smoothing is 0 to 1"):
         losses.CrossEntropyLoss(label_smoothing=1.5)
     with pytest.raises(TypeError, match="class_weights must be one number for each class"):

@@ -90,12 +90,14 @@ def test_counts_are_exact(dtype: torch.dtype, void: int | None, block: int) -> N
     assert torch.equal(elsewhere.counts, expected)
 
 
-def test_many_classes() -> None:
-    for classes in (255, 256, 257, 1000):
-        prediction, target = maps(classes, void=-1)
-        matrix = ConfusionMatrix(classes, -1)
+@pytest.mark.parametrize("void", [-1, -100, 5000])
+@pytest.mark.parametrize("classes", [255, 256, 257, 1000])
+def test_many_classes(classes: int, void: int) -> None:
+    for ignored in (void, None):
+        prediction, target = maps(classes, void=ignored)
+        matrix = ConfusionMatrix(classes, void)
         matrix.update(prediction, target)
-        keep = target >= 0
+        keep = target != void
         expected = torch.zeros(classes, classes, dtype=torch.int64)
         expected.index_put_((target[keep], prediction[keep]), torch.tensor(1), accumulate=True)
         assert torch.equal(matrix.matrix, expected)
@@ -314,6 +316,15 @@ def test_all_reduce(tmp_path: Path) -> None:
         assert torch.equal(ConfusionMatrix.load(tmp_path / f"{rank}.json").counts, expected.counts)
 
 
+def test_an_ignored_class_has_no_score() -> None:
+    matrix = ConfusionMatrix(4, 0)
+    matrix.update(torch.tensor([0, 1, 2, 3]), torch.tensor([1, 1, 2, 3]))
+    scores = matrix.scores()
+    assert np.isnan(scores.class_iou["class_0"])
+    assert scores.mean_iou == pytest.approx((0.5 + 1 + 1) / 3)
+    assert scores.pixel_accuracy == 0.75
+
+
 def test_wrong_labels_are_named() -> None:
     prediction, target = maps(4, (8, 8))
     target[0, :3] = 9
@@ -324,6 +335,10 @@ def test_wrong_labels_are_named() -> None:
     prediction[1, 1], target[1, 1] = 77, 2
     with pytest.raises(ValueError, match="1 pixel is labelled 77 in the prediction"):
         matrix.update(prediction.to(torch.uint8), target.to(torch.uint8))
+    with pytest.raises(ValueError, match="42 in the target, .*-1 is ignored.*or to ignore_index"):
+        ConfusionMatrix(19, -1).update(torch.zeros(2, 2).long(), torch.full((2, 2), 42))
+    with pytest.raises(ValueError, match="in the prediction, .*map such labels to a class[.]"):
+        ConfusionMatrix(19).update(torch.full((2, 2), 255), torch.zeros(2, 2).long())
     with pytest.raises(ValueError, match="labelled -5 in the target"):
         matrix.update(prediction, target.where(target != 9, -5))
     with pytest.raises(ValueError, match="labelled 255 in the target.*no label is ignored"):
@@ -368,8 +383,17 @@ def test_bad_options() -> None:
         ConfusionMatrix(4).scores(absent="nan")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="cannot be added"):
         ConfusionMatrix(4).merge(ConfusionMatrix(4, 0))
+    with pytest.raises(TypeError, match="only another ConfusionMatrix can be merged"):
+        ConfusionMatrix(4).merge(3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="did you mean 'cityscapes19'"):
+        ConfusionMatrix(19).scores("cityscape19")
+    assert "road" in ConfusionMatrix(19).scores("cityscapes19").class_iou
+    with pytest.raises(ValueError, match="255, which is one of 300 classes"):
+        ConfusionMatrix(300)
     with pytest.raises(ValueError, match="give one weight for each"):
-        PerImageScores(4, class_weights=torch.ones(3))
+        PerImageScores(4, class_weights=[1.0, 1.0, 1.0])
+    with pytest.raises(ValueError, match="class 1 has nan"):
+        PerImageScores(2, class_weights=[1.0, NAN])
 
 
 def fixman2024_iou_score(prediction: Tensor, target: Tensor, weights: Tensor | None) -> float:
@@ -393,6 +417,14 @@ def test_per_image_scores_of_fixman2024(weighted: bool) -> None:
     scores.update(prediction[3], target[3])
     expected = fixman2024_iou_score(prediction, target, weights)
     assert scores.mean_iou == pytest.approx(expected, abs=1e-12)
+    with pytest.raises(ValueError, match="labelled 99 in the target"):
+        scores.update(prediction[:2], torch.stack((target[0], torch.full_like(target[1], 99))))
+    assert len(scores.image_iou) == 4  # nothing half counted
+    merged = PerImageScores(34, 0, absent="zero", class_weights=weights)
+    merged.merge(scores)
+    assert merged.mean_iou == scores.mean_iou
+    merged.reset()
+    assert np.isnan(merged.mean_iou)
     perfect = PerImageScores(34, 0, absent="zero")
     two = torch.tensor([[5, 5], [9, 9]])
     perfect.update(two, two)

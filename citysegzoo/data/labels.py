@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -208,3 +209,23 @@ LABEL_SETS = {
     for labels in (CITYSCAPES_19, CITYSCAPES_34, CITYSCAPES_CATEGORIES, CAMVID_11)
 }
 """Every named label set, by name."""
+
+
+def find_labels(labels: LabelSet | str) -> LabelSet:
+    """A label set, by itself or by name.
+
+    Raises:
+        ValueError: If there is none of that name; the nearest is named.
+        TypeError: If it is neither.
+    """
+    if isinstance(labels, LabelSet):
+        return labels
+    if not isinstance(labels, str):
+        raise TypeError(f"labels are a LabelSet or the name of one, not {labels!r}.")
+    if labels not in LABEL_SETS:
+        near = difflib.get_close_matches(labels.lower(), LABEL_SETS, n=2)
+        hint = f"; did you mean {' or '.join(map(repr, near))}" if near else ""
+        raise ValueError(
+            f"there is no label set {labels!r}{hint}; there are {', '.join(LABEL_SETS)}."
+        )
+    return LABEL_SETS[labels]

@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from citysegzoo.layers import check_class_weights, check_flag, check_ignore_index
 from citysegzoo.losses.statistics import SoftmaxStatistics, softmax_statistics, sum_dtype
 
 Reduction = Literal["mean", "sum", "none"]
@@ -25,8 +26,9 @@ class SegmentationLoss(nn.Module):
 
     Args:
         ignore_index: Label of the pixels that do not count; None if all do.
-        class_weights: ``(C,)``, one weight of at least 0 for each class; kept as a buffer, so
-            that it moves with the module, and not saved with it.
+        class_weights: ``(C,)``, one weight of at least 0 for each class; kept as a buffer (float32
+            unless it is a tensor of another floating dtype), so that it moves with the module, and
+            not saved with it.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``; over what, the loss says.
         upsample: Whether logits of another size are enlarged bilinearly to the target's.
 
@@ -53,7 +55,7 @@ class SegmentationLoss(nn.Module):
         weights = None if class_weights is None else check_class_weights(class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
         self.reduction: Reduction = check_choice("reduction", reduction, ("mean", "sum", "none"))
-        self.upsample = upsample
+        self.upsample = check_flag("upsample", upsample)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss of logits ``(N, C, H, W)`` against a target ``(N, H, W)``."""
@@ -71,7 +73,10 @@ class SegmentationLoss(nn.Module):
 
     def from_statistics(self, statistics: SoftmaxStatistics) -> Tensor:
         """The loss from what :func:`softmax_statistics` found, to share it between losses."""
-        raise NotImplementedError
+        raise ValueError(
+            f"{type(self).__name__} needs more than the shared statistics; call it with logits and "
+            "target."
+        )
 
     def extra_repr(self) -> str:
         hidden = {"training", "shares_statistics"}
@@ -131,27 +136,6 @@ def reduce_classes(
     return losses.sum() / count.where(count > 0, 1)
 
 
-def check_class_weights(weights: Tensor | Sequence[float]) -> Tensor:
-    """Class weights as a float32 vector, or one sentence saying what is wrong with them."""
-    try:
-        vector = torch.as_tensor(weights).detach().float()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"class_weights must be one number for each class: {error}.") from error
-    if vector.ndim != 1 or not len(vector):
-        raise ValueError(
-            f"class_weights must be a vector, one number for each class, "
-            f"not of shape {tuple(vector.shape)}."
-        )
-    wrong = ~(vector.isfinite() & (vector >= 0))
-    if wrong.any():
-        index = int(wrong.nonzero()[0])
-        raise ValueError(
-            f"class_weights must be finite and at least 0, but class {index} has "
-            f"{vector[index].item()}."
-        )
-    return vector
-
-
 def fitting_weights(weights: Tensor, classes: int, like: Tensor) -> Tensor:
     """The class weights in the dtype of ``like``, once they are found to fit the logits."""
     if weights.shape != (classes,):
@@ -169,25 +153,9 @@ def fitting_weights(weights: Tensor, classes: int, like: Tensor) -> Tensor:
     return weights.to(like.dtype)
 
 
-def check_ignore_index(value: int | None) -> int | None:
-    """``value`` if it is a whole number or None."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-        raise TypeError(f"ignore_index must be a whole number or None, not {value!r}.")
-    return value
-
-
 def check_choice(name: str, value: Choice, choices: tuple[str, ...]) -> Choice:
     """``value`` if it is one of ``choices``."""
     if value not in choices:
         listed = ", ".join(map(repr, choices[:-1]))
         raise ValueError(f"{name} is {listed} or {choices[-1]!r}, not {value!r}.")
     return value
-
-
-def check_number(name: str, value: float, *, least: float = 0.0) -> float:
-    """``value`` if it is a finite number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of at least {least:g}, not {value!r}.")
-    if not least <= value < float("inf"):
-        raise ValueError(f"{name} must be a finite number of at least {least:g}, not {value!r}.")
-    return float(value)

@@ -10,8 +10,6 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from numbers import Integral
-from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from citysegzoo.layers import check_positive
+from citysegzoo.layers import check_ignore_index, check_positive
 
 Counts = Tensor | npt.NDArray[Any] | Sequence[float]
 """Pixels of each class: C numbers, none negative."""
@@ -226,8 +224,7 @@ def count_pixels(
     from tqdm import tqdm
 
     check_positive("num_classes", num_classes)
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, (Integral, NoneType)):
-        raise TypeError(f"ignore_index must be a whole number or None, not {ignore_index!r}.")
+    check_ignore_index(ignore_index)
     items, total = _items(dataset)
     pixels = np.zeros(num_classes, np.int64)
     image_pixels = np.zeros(num_classes, np.int64)

@@ -7,16 +7,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from citysegzoo.losses.base import SegmentationLoss, check_number
+from citysegzoo.layers import check_number
+from citysegzoo.losses.base import SegmentationLoss
+from citysegzoo.losses.cross_entropy import CrossEntropyLoss
 from citysegzoo.losses.statistics import SoftmaxStatistics, softmax_statistics
 
 
 class CombinedLoss(nn.Module):
     """A weighted sum of losses, such as ``CombinedLoss(DiceLoss(), CrossEntropyLoss())``.
 
-    Losses that agree on the ignored label share their passes over the logits, so that a sum
-    of them costs little more than one. The others (Lovasz-softmax, label smoothing, modules of
-    your own with ``forward(logits, target)``) are computed by themselves.
+    Losses that agree on ``ignore_index``, ``upsample`` and ``count_ignored`` share their passes
+    over the logits, so that a sum of them costs little more than one. The others (Lovasz-softmax,
+    label smoothing, modules with a ``forward(logits, target)`` of their own) are computed by
+    themselves.
 
     Args:
         *losses: The losses to add, at least one.
@@ -34,8 +37,9 @@ class CombinedLoss(nn.Module):
         for loss in losses:
             if not isinstance(loss, nn.Module):
                 raise TypeError(f"losses to combine are modules such as DiceLoss(), not {loss!r}.")
-        if weights is None:
-            weights = [1.0] * len(losses)
+        weights = [1.0] * len(losses) if weights is None else weights
+        if not hasattr(weights, "__len__"):
+            raise TypeError(f"weights of losses are a list of numbers, not {weights!r}.")
         if len(weights) != len(losses):
             raise ValueError(f"{len(losses)} losses need as many weights, not {len(weights)}.")
         self.losses = nn.ModuleList(losses)
@@ -79,4 +83,6 @@ def _key(loss: nn.Module) -> tuple[int | None, bool, bool] | None:
     """What two losses must agree on to share statistics; None for a loss that does not."""
     if not isinstance(loss, SegmentationLoss) or not loss.shares_statistics:
         return None
+    if type(loss).forward not in (SegmentationLoss.forward, CrossEntropyLoss.forward):
+        return None  # it does something else with them
     return loss.ignore_index, loss.upsample, loss.count_ignored

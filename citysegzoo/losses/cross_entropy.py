@@ -7,13 +7,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from citysegzoo.losses.base import (
-    Reduction,
-    SegmentationLoss,
-    check_number,
-    fitting_weights,
-    reduce_pixels,
-)
+from citysegzoo.layers import check_number
+from citysegzoo.losses.base import Reduction, SegmentationLoss, fitting_weights, reduce_pixels
 from citysegzoo.losses.statistics import (
     SoftmaxStatistics,
     check_logits,
@@ -82,6 +77,8 @@ class CrossEntropyLoss(SegmentationLoss):
         logits = check_logits(logits, target, upsample=self.upsample)
         labels, valid = check_target(target, logits.shape[1], self.ignore_index)
         logits = logits.to(compute_dtype(logits))
+        if valid is not None:
+            logits = logits.where(valid[:, None], 0)  # whatever they are, they do not matter
         weights = self.class_weights
         if weights is not None:
             weights = fitting_weights(weights, logits.shape[1], logits)
@@ -102,6 +99,8 @@ class CrossEntropyLoss(SegmentationLoss):
         return total.to(losses.dtype)
 
     def from_statistics(self, statistics: SoftmaxStatistics) -> Tensor:
+        if self.label_smoothing:
+            return super().from_statistics(statistics)  # says that they are not enough
         return cross_entropy_loss(
             statistics, class_weights=self.class_weights, reduction=self.reduction
         )

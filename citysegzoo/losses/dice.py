@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from citysegzoo.losses.base import Average, Reduction, SegmentationLoss, check_choice, check_number
+from citysegzoo.layers import check_flag, check_number
+from citysegzoo.losses.base import Average, Reduction, SegmentationLoss, check_choice
 from citysegzoo.losses.overlap import overlap_loss
 from citysegzoo.losses.statistics import SoftmaxStatistics
 
@@ -87,9 +88,9 @@ class DiceLoss(SegmentationLoss):
         )
         self.smooth = check_number("smooth", smooth)
         self.average: Average = check_choice("average", average, ("macro", "micro"))
-        self.squared = squared
-        self.per_image = per_image
-        self.count_ignored = count_ignored
+        self.squared = check_flag("squared", squared)
+        self.per_image = check_flag("per_image", per_image)
+        self.count_ignored = check_flag("count_ignored", count_ignored)
 
     def from_statistics(self, statistics: SoftmaxStatistics) -> Tensor:
         return dice_loss(

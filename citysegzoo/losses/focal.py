@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from citysegzoo.losses.base import Reduction, SegmentationLoss, check_number, reduce_pixels
+from citysegzoo.layers import check_number
+from citysegzoo.losses.base import Reduction, SegmentationLoss, reduce_pixels
 from citysegzoo.losses.statistics import SoftmaxStatistics
 
 
@@ -30,6 +31,7 @@ def focal_loss(
         reduction: Over the pixels that count; the mean divides by the sum of their weights.
             ``"none"`` gives ``(N, H, W)``.
     """
+    check_number("gamma", gamma)
     log_probability = statistics.log_probability
     if gamma == 0:
         losses = -log_probability

@@ -6,13 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from citysegzoo.losses.base import (
-    Reduction,
-    SegmentationLoss,
-    check_choice,
-    check_number,
-    fitting_weights,
-)
+from citysegzoo.layers import check_flag, check_number
+from citysegzoo.losses.base import Reduction, SegmentationLoss, check_choice, fitting_weights
 from citysegzoo.losses.statistics import SoftmaxStatistics
 
 
@@ -38,14 +33,15 @@ def generalized_dice_loss(
             ``"none"`` gives ``()`` or ``(N,)``.
     """
     check_choice("reduction", reduction, ("mean", "sum", "none"))
-    hits, predicted, true = statistics.regions()
+    check_number("smooth", smooth)
+    hits, predicted, true = statistics.areas()
     if not per_image:
         hits, predicted, true = (sums.sum(0, keepdim=True) for sums in (hits, predicted, true))
     weights = (true > 0) / true.clamp(min=1).square()
     if class_weights is not None:
         weights = weights * fitting_weights(class_weights, weights.shape[1], weights)
     overlap, areas = (weights * hits).sum(1), (weights * (predicted + true)).sum(1)
-    present = areas > 0
+    present = weights.sum(1) > 0
     losses = (1 - (2 * overlap + smooth) / (areas + smooth).where(present, 1)).where(present, 0)
     if reduction == "none":
         loss = losses if per_image else losses[0]
@@ -85,7 +81,7 @@ class GeneralizedDiceLoss(SegmentationLoss):
             upsample=upsample,
         )
         self.smooth = check_number("smooth", smooth)
-        self.per_image = per_image
+        self.per_image = check_flag("per_image", per_image)
 
     def from_statistics(self, statistics: SoftmaxStatistics) -> Tensor:
         return generalized_dice_loss(

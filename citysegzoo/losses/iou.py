@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from citysegzoo.losses.base import Average, Reduction, SegmentationLoss, check_choice, check_number
+from citysegzoo.layers import check_flag, check_number
+from citysegzoo.losses.base import Average, Reduction, SegmentationLoss, check_choice
 from citysegzoo.losses.overlap import overlap_loss
 from citysegzoo.losses.statistics import SoftmaxStatistics
 
@@ -84,8 +85,8 @@ class IoULoss(SegmentationLoss):
         )
         self.smooth = check_number("smooth", smooth)
         self.average: Average = check_choice("average", average, ("macro", "micro"))
-        self.per_image = per_image
-        self.include_absent = include_absent
+        self.per_image = check_flag("per_image", per_image)
+        self.include_absent = check_flag("include_absent", include_absent)
 
     def from_statistics(self, statistics: SoftmaxStatistics) -> Tensor:
         return iou_loss(

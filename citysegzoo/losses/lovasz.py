@@ -137,13 +137,13 @@ class _Lovasz(torch.autograd.Function):
         if not per_image:
             losses, present = losses[0], present[0]
         ctx.mark_non_differentiable(present)
-        ctx.save_for_backward(logits, slopes)
+        ctx.save_for_backward(logits, labels, slopes)
         return losses, present
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        logits, slopes = ctx.saved_tensors
+        logits, labels, slopes = ctx.saved_tensors
         rows = logits.flatten(2)
         factors = grad.to(slopes.dtype).expand(len(rows), -1)
         result = torch.empty_like(rows)
@@ -153,7 +153,10 @@ class _Lovasz(torch.autograd.Function):
             torch.mul(slopes[image, :, part], factors[image, :, None], out=g)
             g.sub_((p * g).sum(0))
             p.mul_(g)
-        return result.view(logits.shape), None, None
+        result = result.view(logits.shape)
+        if (labels < 0).any():
+            result.masked_fill_((labels < 0)[:, None], 0)  # also where the logits are no numbers
+        return result, None, None
 
 
 class LovaszSoftmaxLoss(SegmentationLoss):

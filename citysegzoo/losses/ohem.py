@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from citysegzoo.layers import check_positive
-from citysegzoo.losses.base import Reduction, SegmentationLoss, check_number, reduce_pixels
+from citysegzoo.layers import check_number, check_positive
+from citysegzoo.losses.base import Reduction, SegmentationLoss, reduce_pixels
 from citysegzoo.losses.sorting import sort_descending
 from citysegzoo.losses.statistics import SoftmaxStatistics, sum_dtype
 
@@ -18,8 +18,8 @@ def ohem_cross_entropy_loss(
     statistics: SoftmaxStatistics,
     *,
     fraction: float | None = None,
-    threshold: float = 0.7,
-    min_kept: int = 100_000,
+    threshold: float | None = None,
+    min_kept: int | None = None,
     class_weights: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -34,12 +34,13 @@ def ohem_cross_entropy_loss(
     Args:
         statistics: From :func:`softmax_statistics`.
         fraction: Share of the pixels to keep, above 0 and at most 1; None goes by threshold.
-        threshold: Probability below which a pixel counts as hard.
-        min_kept: Pixels of the batch that are kept even if they are easy.
+        threshold: Probability below which a pixel counts as hard; None is 0.7.
+        min_kept: Pixels of the batch that are kept even if they are easy; None is 100,000.
         class_weights: ``(C,)``; of the true class of each pixel, without say in what is kept.
         reduction: Over the pixels kept; the mean divides by the sum of their weights.
             ``"none"`` gives ``(N, H, W)``, 0 where a pixel is not kept.
     """
+    threshold, min_kept = _limits(fraction, threshold, min_kept)
     losses = -statistics.log_probability
     hardness = losses.detach().abs()  # also turns -0.0 into 0.0
     valid = statistics.valid
@@ -54,7 +55,7 @@ def ohem_cross_entropy_loss(
         keep = (count.to(sum_dtype(losses)) * fraction).long().clamp(min=1)
     # min_kept=0 leaves it to the threshold: nothing is as hard as infinity.
     last = ordered.gather(0, (keep - 1).clamp(min=0)[None]).where(keep > 0, torch.inf)
-    kept = hardness >= last
+    kept = (hardness >= last) | hardness.isnan()  # what is no number is not to be hidden
     if fraction is None:
         kept = kept | (statistics.log_probability.detach().exp() < threshold)
     kept = kept & valid
@@ -71,8 +72,8 @@ class OhemCrossEntropyLoss(SegmentationLoss):
 
     Args:
         fraction: Share of the pixels to keep; None goes by threshold.
-        threshold: Probability below which a pixel counts as hard.
-        min_kept: Pixels of the batch that are kept even if they are easy.
+        threshold: Probability below which a pixel counts as hard; None is 0.7.
+        min_kept: Pixels of the batch that are kept even if they are easy; None is 100,000.
         ignore_index: Label of the pixels that do not count; None if all do.
         class_weights: ``(C,)``, of the true class of each pixel.
         reduction: Over the pixels kept; ``"none"`` gives ``(N, H, W)``.
@@ -85,8 +86,8 @@ class OhemCrossEntropyLoss(SegmentationLoss):
         self,
         *,
         fraction: float | None = None,
-        threshold: float = 0.7,
-        min_kept: int = 100_000,
+        threshold: float | None = None,
+        min_kept: int | None = None,
         ignore_index: int | None = 255,
         class_weights: Tensor | Sequence[float] | None = None,
         reduction: Reduction = "mean",
@@ -98,13 +99,10 @@ class OhemCrossEntropyLoss(SegmentationLoss):
             reduction=reduction,
             upsample=upsample,
         )
-        if fraction is not None and not 0 < check_number("fraction", fraction) <= 1:
-            raise ValueError(f"fraction is above 0 and at most 1, not {fraction!r}.")
+        _limits(fraction, threshold, min_kept)
         self.fraction = fraction
-        if check_number("threshold", threshold) > 1:
-            raise ValueError(f"threshold is a probability, 0 to 1, not {threshold!r}.")
         self.threshold = threshold
-        self.min_kept = check_positive("min_kept", min_kept, least=0)
+        self.min_kept = min_kept
 
     def from_statistics(self, statistics: SoftmaxStatistics) -> Tensor:
         return ohem_cross_entropy_loss(
@@ -115,3 +113,18 @@ class OhemCrossEntropyLoss(SegmentationLoss):
             class_weights=self.class_weights,
             reduction=self.reduction,
         )
+
+
+def _limits(
+    fraction: float | None, threshold: float | None, min_kept: int | None
+) -> tuple[float, int]:
+    """Threshold and number to keep, once the options are found to make sense together."""
+    if fraction is not None:
+        if threshold is not None or min_kept is not None:
+            raise ValueError("hard pixels go by fraction, or by threshold and min_kept; not both.")
+        if not 0 < check_number("fraction", fraction) <= 1:
+            raise ValueError(f"fraction is above 0 and at most 1, not {fraction!r}.")
+    threshold = 0.7 if threshold is None else check_number("threshold", threshold)
+    if threshold > 1:
+        raise ValueError(f"threshold is a probability, 0 to 1, not {threshold!r}.")
+    return threshold, 100_000 if min_kept is None else check_positive("min_kept", min_kept, least=0)

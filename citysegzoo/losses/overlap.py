@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from citysegzoo.layers import check_number
 from citysegzoo.losses.base import Average, Reduction, check_choice, fitting_weights, reduce_classes
 from citysegzoo.losses.statistics import SoftmaxStatistics
 
@@ -42,7 +44,10 @@ def overlap_loss(
             ``(N,)`` (micro).
     """
     check_choice("average", average, ("macro", "micro"))
-    hits, predicted, true = statistics.regions()
+    check_number("smooth", smooth)
+    check_number("the factor of false positives", false_positives)
+    check_number("the factor of false negatives", false_negatives)
+    hits, predicted, true = statistics.areas()
     if squared:
         if statistics.squared_mass is None:
             raise ValueError("a squared denominator needs softmax_statistics(..., squared=True).")
@@ -60,9 +65,10 @@ def overlap_loss(
         hits + false_positives * (predicted - hits) + false_negatives * (true - hits) + smooth
     )
     if include_absent:
-        present = present | True
+        present = torch.ones_like(present) & present.any()  # nothing is absent from nothing
         denominator = denominator.clamp(min=1e-6)
-    losses = 1 - (hits + smooth) / denominator.where(present, 1)
+    # A present class may lack a denominator: where false negatives weigh nothing.
+    losses = 1 - (hits + smooth) / denominator.masked_fill(~present | (denominator == 0), 1)
     loss = reduce_classes(losses, present, class_weights=class_weights, reduction=reduction)
     if reduction == "none" and average == "micro":
         loss = loss.squeeze(-1)

@@ -16,26 +16,28 @@ from citysegzoo.registry import register_loss
 
 
 @register_loss("stevens2020_weighted_cross_entropy")
-def stevens2020_weighted_cross_entropy() -> CrossEntropyLoss:
+def stevens2020_weighted_cross_entropy(*, ignore_index: int | None = None) -> CrossEntropyLoss:
     """Cross entropy over all 34 label ids, weighted by log frequency (equations 2 to 4).
 
     The mean divides by the sum of the pixels' weights, which equation 2 leaves out.
     """
     from citysegzoo.reports.stevens2020 import PIXEL_COUNTS
 
-    return CrossEntropyLoss(ignore_index=None, class_weights=log_frequency_weights(PIXEL_COUNTS))
+    return CrossEntropyLoss(
+        ignore_index=ignore_index, class_weights=log_frequency_weights(PIXEL_COUNTS)
+    )
 
 
 @register_loss("stevens2020_cross_entropy")
-def stevens2020_cross_entropy() -> CrossEntropyLoss:
+def stevens2020_cross_entropy(*, ignore_index: int | None = None) -> CrossEntropyLoss:
     """Cross entropy over all 34 label ids (equation 1)."""
-    return CrossEntropyLoss(ignore_index=None)
+    return CrossEntropyLoss(ignore_index=ignore_index)
 
 
 @register_loss("chen2020_cross_entropy")
-def chen2020_cross_entropy() -> CrossEntropyLoss:
+def chen2020_cross_entropy(*, ignore_index: int | None = None) -> CrossEntropyLoss:
     """Cross entropy over all 34 label ids."""
-    return CrossEntropyLoss(ignore_index=None)
+    return CrossEntropyLoss(ignore_index=ignore_index)
 
 
 @register_loss("chen2020_dice")
@@ -49,22 +51,22 @@ def chen2020_dice(*, ignore_index: int | None = None) -> DiceLoss:
 
 
 @register_loss("fixman2024_cross_entropy")
-def fixman2024_cross_entropy() -> CrossEntropyLoss:
+def fixman2024_cross_entropy(*, ignore_index: int | None = None) -> CrossEntropyLoss:
     """Cross entropy over all 34 label ids, summed over the pixels of the batch, none ignored.
 
     The text says that background does not count; in the code it does.
     """
-    return CrossEntropyLoss(ignore_index=None, reduction="sum")
+    return CrossEntropyLoss(ignore_index=ignore_index, reduction="sum")
 
 
 @register_loss("fixman2024_iou")
-def fixman2024_iou() -> IoULoss:
+def fixman2024_iou(*, ignore_index: int | None = None) -> IoULoss:
     """Soft IoU of each image and class, over all 34 classes whether they are there or not.
 
     A perfect prediction of an image with k classes costs 1 - k / 34: a class that is not there
     has an IoU of about 0, whatever is predicted.
     """
-    return IoULoss(ignore_index=None, per_image=True, include_absent=True)
+    return IoULoss(ignore_index=ignore_index, per_image=True, include_absent=True)
 
 
 @register_loss("fixman2024_dice")

@@ -56,7 +56,7 @@ class SoftmaxStatistics:
     valid: Tensor | None
     num_classes: int
 
-    def regions(self) -> tuple[Tensor, Tensor, Tensor]:
+    def areas(self) -> tuple[Tensor, Tensor, Tensor]:
         """True mass, mass and pixels of each class, ``(N, C)`` each.
 
         Raises:
@@ -126,7 +126,7 @@ def _plain(
     if valid is not None:
         counts = valid.to(counts.dtype)
         if not count_ignored:
-            probabilities = probabilities * counts[:, None]
+            probabilities = probabilities.where(valid[:, None], 0)
 
     def by_class(values: Tensor) -> Tensor:
         zeros = torch.zeros(images, classes, dtype=sums, device=logits.device)
@@ -178,8 +178,12 @@ class _Statistics(torch.autograd.Function):
                 torch.gather(x, 0, labels[image, part][None], out=by[None])
                 total = torch.sub(x, by, out=p).exp_().sum(0)
                 above = None
-                if x.device.type != "cpu" or total.amax() > _LARGE:
-                    # The true class is so unlikely that the exponentials overflow.
+                if x.device.type != "cpu" or not total.amax() <= _LARGE:
+                    # The true class is so unlikely that the exponentials overflow, or something is
+                    # infinite or no number; where ignored, that is not to matter.
+                    if valid is not None and not count_ignored:
+                        x = x.where(valid.flatten(1)[image, part], 0)
+                        by.masked_fill_(~valid.flatten(1)[image, part], 0)
                     largest = x.amax(0)
                     above = by - largest
                     by.copy_(largest)
@@ -245,6 +249,7 @@ class _Statistics(torch.autograd.Function):
             for image, part, x, p, g in pieces(rows, into=grad):
                 if again:
                     torch.sub(x, shift[image, part], out=p).exp_().mul_(share[image, part])
+                    p.masked_fill_(share[image, part] == 0, 0)
                 h = grad_log[image, part]
                 if by_square is not None:
                     torch.mul(p, by_square[image, :, None], out=g)
@@ -312,7 +317,10 @@ def check_logits(logits: Tensor, target: Tensor, *, upsample: bool = False) -> T
     """The logits at the target's size, or one sentence saying what is wrong with them."""
     if not isinstance(logits, Tensor) or not isinstance(target, Tensor):
         wrong = logits if not isinstance(logits, Tensor) else target
-        raise TypeError(f"logits and target must be tensors, not {type(wrong).__name__}.")
+        raise TypeError(
+            f"logits and target must be tensors, not {type(wrong).__name__}; torch.from_numpy "
+            "makes one of an array."
+        )
     if not logits.is_floating_point():
         raise TypeError(f"logits must be floating-point scores of classes, not {logits.dtype}.")
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
@@ -333,8 +341,13 @@ def check_logits(logits: Tensor, target: Tensor, *, upsample: bool = False) -> T
     if not upsample:
         raise ValueError(
             f"logits and target must have the same height and width, but {shapes}; "
-            "upsample=True enlarges the logits."
+            "upsample=True enlarges smaller logits."
         )
+    if logits.shape[2] > target.shape[1] or logits.shape[3] > target.shape[2]:
+        raise ValueError(
+            f"logits are larger than the target and cannot be enlarged to it: {shapes}."
+        )
+    logits = logits.to(compute_dtype(logits))
     return F.interpolate(logits, target.shape[1:], mode="bilinear", align_corners=False)
 
 
@@ -343,6 +356,10 @@ def check_target(
 ) -> tuple[Tensor, Tensor | None]:
     """Labels as int64, 0 where ignored, and where they are valid (None: everywhere)."""
     labels, valid = target.long(), None
+    if ignore_index == 255 and classes > 255:
+        raise ValueError(
+            f"ignore_index is 255, which is one of {classes} classes; set it to None or -1."
+        )
     if ignore_index is not None:
         valid = labels != ignore_index
         labels = labels.where(valid, 0)

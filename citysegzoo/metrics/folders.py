@@ -16,7 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from citysegzoo.data.labels import CITYSCAPES_19, CITYSCAPES_34, LabelSet
+from citysegzoo.data.labels import (
+    CITYSCAPES_19,
+    CITYSCAPES_34,
+    LABEL_SETS,
+    LabelSet,
+    find_labels,
+)
 from citysegzoo.inference.images import PixelsError, read_file
 from citysegzoo.metrics.cityscapes import CityscapesEvaluator, CityscapesScores
 
@@ -178,7 +184,7 @@ def evaluate_folders(
     predictions: str | os.PathLike[str],
     ground_truth: str | os.PathLike[str],
     *,
-    labels: LabelSet,
+    labels: LabelSet | str | None = None,
     progress: bool = False,
     workers: int | None = None,
     instances: bool | None = None,
@@ -190,8 +196,9 @@ def evaluate_folders(
     Args:
         predictions: Folder of label images, or one of them; see :func:`pair_files`.
         ground_truth: Folder of label images, or one of them.
-        labels: What the pixel values are. ``CITYSCAPES_34`` means label ids and the official
-            protocol; any other set, one confusion matrix of its classes.
+        labels: What the pixel values are, as a label set or its name; None goes by the names of
+            Cityscapes' files. ``CITYSCAPES_34`` means label ids and the official protocol; any
+            other set, one confusion matrix of its classes.
         progress: Whether to show a progress bar, if standard error is a terminal.
         workers: Threads that decode and count; by default one for each core.
         instances: For ``CITYSCAPES_34``, whether to evaluate iIoU with the
@@ -204,6 +211,12 @@ def evaluate_folders(
         OSError: If a file cannot be read, or is missing.
         ValueError: If files do not pair, sizes differ, or pixel values are no classes.
     """
+    labels = labels_of(ground_truth) if labels is None else find_labels(labels)
+    if labels is None:
+        raise ValueError(
+            f"the names in {ground_truth} do not say what its values are; give labels, one of "
+            f"{', '.join(LABEL_SETS)}."
+        )
     return evaluate_pairs(
         pair_files(predictions, ground_truth, labels),
         labels=labels,

@@ -27,6 +27,7 @@ class SegmentationScores:
         categories: Category of each class, or nothing.
         void_predictions: ``(C,)``, how often each class was predicted on ignored pixels; they
             count as false positives where given, as xiang2020 has it, and nowhere else.
+        ignored: The ignored label; if it is a class, that class has no scores.
         absent: ``"skip"`` leaves classes without a score out of means; ``"zero"`` gives them 0, as
             fixman2024 has it.
     """
@@ -35,6 +36,7 @@ class SegmentationScores:
     classes: tuple[str, ...]
     categories: tuple[str, ...] = ()
     void_predictions: npt.NDArray[np.int64] | None = None
+    ignored: int | None = None
     absent: Absent = "skip"
 
     @cached_property
@@ -168,8 +170,12 @@ class SegmentationScores:
     def _by_class(
         self, part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]
     ) -> dict[str, float]:
-        ratios = zip(self.classes, part, whole, strict=True)
-        return {name: self._ratio(a, b) for name, a, b in ratios}
+        scores = {
+            name: self._ratio(a, b) for name, a, b in zip(self.classes, part, whole, strict=True)
+        }
+        if self.ignored is not None and 0 <= self.ignored < len(self.classes):
+            scores[self.classes[self.ignored]] = float("nan")
+        return scores
 
     def _ratio(self, part: Any, whole: Any) -> float:
         return 0.0 if self.absent == "zero" and not whole else _ratio(part, whole)
