@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from citysegzoo.inference import Segmentation
     from citysegzoo.model import SegmentationModel
     from citysegzoo.models import register_model
+    from citysegzoo.pretrained import load, push_to_hub, save_pretrained
 
     __version__: str
 
@@ -54,13 +55,16 @@ _HOMES = {
     "list_decoders": "decoders",
     "list_encoders": "encoders",
     "list_models": "factory",
+    "load": "pretrained",
     "losses": "losses",
     "metrics": "metrics",
     "model_info": "factory",
+    "push_to_hub": "pretrained",
     "register_decoder": "decoders",
     "register_encoder": "encoders",
     "register_model": "models",
     "reports": "reports",
+    "save_pretrained": "pretrained",
     "visualize": "visualize",
     "weights": "weights",
 }
@@ -82,13 +86,16 @@ __all__ = [
     "list_decoders",
     "list_encoders",
     "list_models",
+    "load",
     "losses",
     "metrics",
     "model_info",
+    "push_to_hub",
     "register_decoder",
     "register_encoder",
     "register_model",
     "reports",
+    "save_pretrained",
     "visualize",
     "weights",
 ]

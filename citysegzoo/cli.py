@@ -90,7 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     segment.add_argument("photos", nargs="*", metavar="PHOTO", help="image files or folders")
     segment.add_argument("--demo", action="store_true", help="segment the street drawn for this")
-    segment.add_argument("--model", metavar="NAME", help="a model with weights [unet.small]")
+    segment.add_argument(
+        "--model",
+        metavar="NAME",
+        help="a model with weights, a saved model's folder, or owner/name on the Hub [unet.small]",
+    )
     segment.add_argument("--weights", metavar="TAG", help="which of its weights [its default]")
     segment.add_argument("--output", type=Path, default=Path("segmented"), metavar="FOLDER")
     segment.add_argument("--device", default="cpu", help="such as cuda [cpu]")
@@ -122,6 +126,37 @@ def _parser() -> argparse.ArgumentParser:
         "[if they are there]",
     )
     evaluate.set_defaults(run=_evaluate)
+
+    weights = commands.add_parser("weights", help="pin the weights of the Hub to commits")
+    weights.add_argument("action", choices=["lock"], help="fetch all and write down what they are")
+    weights.set_defaults(run=_weights)
+
+    convert = commands.add_parser(
+        "convert",
+        help="turn a checkpoint of another library into a saved model",
+        description="Reads .safetensors, .bin, .pt and .pth (these with weights_only=True alone), "
+        "tells the layout by the keys, and writes model.safetensors, config.json and README.md.",
+    )
+    convert.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    convert.add_argument("--model", metavar="NAME", help="the zoo's model [what the layout says]")
+    convert.add_argument("--output", type=Path, metavar="FOLDER", required=True)
+    convert.add_argument("--labels", metavar="SET", help="its classes, such as cityscapes19")
+    convert.add_argument("--licence", help="licence of the weights, for the card")
+    convert.add_argument("--source", help="where the weights come from, for the card")
+    convert.set_defaults(run=_convert)
+
+    publish = commands.add_parser(
+        "publish",
+        help="publish a saved model on the Hugging Face Hub",
+        description="Upload weights, config.json and a model card in one commit. The token is that "
+        "of `hf auth login`, or HF_TOKEN. A card that a person edited there stays.",
+    )
+    publish.add_argument("model", type=Path, metavar="FOLDER", help="a saved model, or its file")
+    publish.add_argument("repository", metavar="OWNER/NAME")
+    publish.add_argument("--private", action="store_true", help="make a new repository private")
+    publish.add_argument("--tag", help="tag the commit, such as v1.0")
+    publish.add_argument("--endpoint", metavar="URL", help="another Hub")
+    publish.set_defaults(run=_publish)
     return parser
 
 
@@ -261,12 +296,24 @@ def _print_weights(record: WeightsRecord) -> None:
         [
             ("  trained on", card["data"]),
             ("  score", f"{100 * score['mean_iou']:.1f} % {score['metric']}; {score['split']}"),
-            *((f"    {name}", f"{100 * iou:.1f} %") for name, iou in score["class_iou"].items()),
+            *(
+                (f"    {name}", f"{100 * iou:.1f} %")
+                for name, iou in score.get("class_iou", {}).items()
+            ),
             ("  licence", card["licence"]),
             ("  source", card["source"]),
-            ("  command", card["command"]),
+            *([("  command", card["command"])] if "command" in card else []),
+            ("  where", _where(record)),
         ]
     )
+
+
+def _where(record: WeightsRecord) -> str:
+    if record.repository is None:
+        return "in the package"
+    pin = record.pin
+    at = pin["revision"] if pin else "main, not pinned (`citysegzoo weights lock` pins it)"
+    return f"{record.repository} on the Hugging Face Hub, {at}"
 
 
 def _segment(args: argparse.Namespace) -> int:
@@ -274,7 +321,7 @@ def _segment(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from citysegzoo.data import DEMO_IMAGE
-    from citysegzoo.factory import DEFAULT_MODEL, create_model
+    from citysegzoo.factory import DEFAULT_MODEL
     from citysegzoo.inference import find_images
     from citysegzoo.inference.segmentation import output_files
 
@@ -294,7 +341,7 @@ def _segment(args: argparse.Namespace) -> int:
         for output in output_files(photo.stem, args.output):
             if output.resolve() in inputs:
                 raise ValueError(f"{output} is to be segmented and written; name another --output.")
-    model = create_model(args.model or DEFAULT_MODEL, pretrained=args.weights or True)
+    model = _trained(args.model or DEFAULT_MODEL, args.weights)
     try:
         model.to(torch.device(args.device))
     except (RuntimeError, AssertionError) as error:
@@ -325,7 +372,7 @@ def _segment(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from citysegzoo.data.labels import CITYSCAPES_34, LABEL_SETS
+    from citysegzoo.data.labels import CITYSCAPES_34, LABEL_SETS, find_labels
     from citysegzoo.files import replacing
     from citysegzoo.metrics.cityscapes import CityscapesScores
     from citysegzoo.metrics.folders import (
@@ -334,14 +381,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         labels_of,
         pair_files,
     )
-    from citysegzoo.registry import suggestion
 
-    if args.labels is not None and args.labels not in LABEL_SETS:
-        hint = suggestion(args.labels, LABEL_SETS)
-        raise ValueError(
-            f"there is no label set {args.labels!r}{hint}; there are {', '.join(LABEL_SETS)}."
-        )
-    labels = labels_of(args.ground_truth) if args.labels is None else LABEL_SETS[args.labels]
+    labels = labels_of(args.ground_truth) if args.labels is None else find_labels(args.labels)
     if labels is None:
         raise ValueError(
             f"the names in {args.ground_truth} do not say what its values are; give --labels, one "
@@ -362,14 +403,18 @@ def _evaluate(args: argparse.Namespace) -> int:
         _say(f"predictions without a ground truth, which are left out: {len(pairing.unused)}.")
     if labels is CITYSCAPES_34 and not instances and args.instances is None:
         _say("no *_gtFine_instanceIds.png are beside the ground truth: iIoU is left out.")
-    if isinstance(scores, CityscapesScores):
-        if args.json:
-            scores.save(args.json)
-    elif args.json:
-        with replacing(args.json) as partial:
-            partial.write_text(json.dumps(scores.to_dict(), indent=4))
     frames = len(pairing.pairs)
     print(f"{labels.name}, {frames} {'frame' if frames == 1 else 'frames'}\n\n{scores.table()}")
+    if args.json:
+        try:
+            if isinstance(scores, CityscapesScores):
+                scores.save(args.json)
+            else:
+                with replacing(args.json) as partial:
+                    partial.write_text(json.dumps(scores.to_dict(), indent=4))
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(f"{args.json} cannot be written: {reason}.") from error
     return 0
 
 
@@ -389,6 +434,69 @@ def _make_file_writable(file: Path) -> None:
         if error.errno is None:  # a sentence of `replacing`
             raise
         raise OSError(f"{file} cannot be written: {error.strerror}.") from error
+
+
+def _trained(name: str, tag: str | None) -> SegmentationModel:
+    """A model with weights: of the zoo by name, or saved in a folder, a file or a repository."""
+    from citysegzoo.factory import create_model
+    from citysegzoo.pretrained import load
+
+    if os.sep not in name and "/" not in name and not os.path.exists(name):
+        return create_model(name, pretrained=tag or True)
+    if tag is not None:
+        raise ValueError(f"--weights names weights of a model of the zoo; {name} has one set only.")
+    return load(name)
+
+
+def _weights(args: argparse.Namespace) -> int:
+    from citysegzoo.weights import lock
+
+    print("\n".join(lock()))
+    return 0
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from citysegzoo.data.labels import find_labels
+    from citysegzoo.factory import create_model
+    from citysegzoo.weights import detect_layout, load_weights, read_state_dict
+
+    state = read_state_dict(args.checkpoint)
+    layout = detect_layout(state)
+    converted = layout.convert(state)
+    if args.model is None:
+        suggestion = layout.model(state)
+        model = create_model(
+            suggestion.name, num_classes=suggestion.num_classes, **suggestion.options
+        )
+    else:
+        classes = len(converted["classifier.conv.weight"])
+        model = create_model(args.model, num_classes=classes)
+    load_weights(model, converted, source=str(args.checkpoint))
+    if args.labels is not None:
+        model.labels = find_labels(args.labels)
+    left = len(state) - len(converted)
+    print(f"layout: {layout.name}, {layout.description}")
+    print(f"model: {model.name}, {model.num_classes} classes ({model.labels.name})")
+    print(f"matched: all {len(converted)} tensors{f', {left} left out' if left > 0 else ''}")
+    card = {"licence": args.licence, "source": args.source or args.checkpoint.name}
+    folder = model.eval().save_pretrained(
+        args.output, card={name: value for name, value in card.items() if value}
+    )
+    print(f"written: {folder}\n  citysegzoo.load({str(folder)!r})")
+    return 0
+
+
+def _publish(args: argparse.Namespace) -> int:
+    from citysegzoo.pretrained import load, push_to_hub
+
+    if not args.model.exists():
+        raise FileNotFoundError(f"{args.model} does not exist; name a saved model's folder.")
+    model = load(args.model)
+    where = push_to_hub(
+        model, args.repository, private=args.private, tag=args.tag, endpoint=args.endpoint
+    )
+    print(f"published: {where}\n  citysegzoo.load({where!r})")
+    return 0
 
 
 def _make_writable(folder: Path) -> None:

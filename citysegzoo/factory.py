@@ -11,7 +11,9 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from citysegzoo.blueprint import Blueprint
 from citysegzoo.classifier import Classifier
 from citysegzoo.data.labels import LabelSet, default_labels
 from citysegzoo.data.preprocessing import IMAGENET, Preprocessing
@@ -32,7 +34,7 @@ from citysegzoo.registry import (
 )
 from citysegzoo.reports import REPORTS, get_report
 from citysegzoo.variant import Recipe, Result, Variant
-from citysegzoo.weights.checkpoint import load_checkpoint, load_weights
+from citysegzoo.weights.checkpoint import build_with, load_weights
 from citysegzoo.weights.records import WeightsRecord, find_record, list_records
 
 VARIANTS: Mapping[str, Variant] = {
@@ -181,25 +183,32 @@ def create_model(
                     f"the weights of {name!r} were trained with {option}={trained[option]!r}; "
                     f"leave {option} out, or pretrained."
                 )
-        wanted = len(record.labels) if num_classes is None else num_classes
-    else:
-        wanted = num_classes or _default_classes(builder, variant)
     settings = {**(variant.options if variant else {}), **options}
 
-    def build() -> SegmentationModel:
-        model = builder(num_classes=wanted, in_channels=in_channels, **settings)
+    def build(classes: int) -> SegmentationModel:
+        model = builder(num_classes=classes, in_channels=in_channels, **settings)
         if not isinstance(model, SegmentationModel):
             raise TypeError(
                 f"the builder of {name!r} must return a SegmentationModel, "
                 f"not {type(model).__name__}."
             )
         model.name = name
+        model.blueprint = Blueprint(name, {**model_info(name).options, **options}, in_channels)
         model.preprocessing = variant.preprocessing if variant else IMAGENET
         return model
 
     if pretrained:
-        return _load_record(build, record, wanted)
-    model = build()
+        state, card = record.load()
+        model = with_weights(
+            build,
+            state,
+            labels=record.labels,
+            num_classes=num_classes,
+            source=f"{record.model!r} ({record.tag})",
+        )
+        model.card = card
+        return model
+    model = build(num_classes or _default_classes(builder, variant))
     if encoder_weights:
         used = variant.recipe.encoder_weights if variant and variant.recipe else None
         load_encoder_weights(model.encoder, used if encoder_weights is True else encoder_weights)
@@ -245,6 +254,13 @@ def compose(
     head = create_decoder(decoder, features.channels, features.strides, **(decoder_options or {}))
     classifier = Classifier(head.channels, num_classes)
     model = SegmentationModel(features, head, classifier, num_classes=num_classes)
+    parts = {
+        "encoder": encoder,
+        "decoder": decoder,
+        "encoder_options": dict(encoder_options or {}),
+        "decoder_options": dict(decoder_options or {}),
+    }
+    model.blueprint = Blueprint(None, parts, in_channels)
     if encoder_weights:
         load_encoder_weights(features, None if encoder_weights is True else encoder_weights)
     return model
@@ -274,23 +290,34 @@ def _default_classes(builder: Callable[..., Any], variant: Variant | None) -> in
     return classes
 
 
-def _load_record(
-    build: Callable[[], SegmentationModel], record: WeightsRecord, num_classes: int
+def with_weights(
+    build: Callable[[int], SegmentationModel],
+    state: Mapping[str, Tensor],
+    *,
+    labels: LabelSet,
+    num_classes: int | None,
+    source: str,
 ) -> SegmentationModel:
-    state = load_checkpoint(record.file)
-    source = f"{record.model!r} ({record.tag})"
-    if num_classes == len(record.labels):
-        with torch.device("meta"):  # nothing is drawn that the weights replace
-            model = build()
-        load_weights(model, state, source=source, assign=True)
-        model.labels = record.labels
+    """Build a model and load trained weights into it.
+
+    Args:
+        build: Builds it for a number of classes.
+        state: The weights, of which every key must fit.
+        labels: The classes they tell apart.
+        num_classes: Classes to build it for; None takes those of the weights. With another number
+            all but the classifier is loaded, with a warning.
+        source: Where the weights come from, for messages.
+    """
+    if num_classes in (None, len(labels)):
+        model = build_with(lambda: build(len(labels)), state, source=source)
+        model.labels = labels
     else:
         warnings.warn(
-            f"the weights of {source} tell {len(record.labels)} classes apart, not {num_classes}: "
+            f"the weights of {source} tell {len(labels)} classes apart, not {num_classes}: "
             "all is loaded but the classifier, which starts untrained.",
             stacklevel=3,
         )
-        model = build()
+        model = build(check_positive("num_classes", num_classes))
         fresh = {k: v for k, v in model.state_dict().items() if k.startswith("classifier.")}
         trained = {k: v for k, v in state.items() if not k.startswith("classifier.")}
         load_weights(model, {**trained, **fresh}, source=source)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from citysegzoo.base import MIN_SIZE, Decoder, Encoder, PoolingEncoder
+from citysegzoo.blueprint import Blueprint
 from citysegzoo.data.labels import LabelSet, default_labels
 from citysegzoo.data.preprocessing import IMAGENET, Preprocessing
 from citysegzoo.layers import check_positive, check_positives, resize
@@ -32,6 +35,9 @@ class SegmentationModel(nn.Module):
 
     Attributes:
         name: Its name in the zoo, None for a composed model.
+        blueprint: How it was built, None where the zoo did not build it.
+        card: What is known of its weights, empty for untrained ones: ``data``, ``score``,
+            ``licence``, ``source``, ``command``.
         labels: The classes of the output channels.
         preprocessing: What the images must have gone through.
 
@@ -64,6 +70,8 @@ class SegmentationModel(nn.Module):
                     f"working_size is (H, W), both at least {MIN_SIZE}, not {working_size!r}."
                 )
         self.name: str | None = None
+        self.blueprint: Blueprint | None = None
+        self.card: Mapping[str, Any] = {}
         self.labels: LabelSet = default_labels(num_classes)
         self.preprocessing: Preprocessing = IMAGENET
         self.encoder_frozen = False
@@ -140,6 +148,31 @@ class SegmentationModel(nn.Module):
         if self.encoder_frozen:
             self.encoder.eval()
         return self
+
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], *, card: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Write the model to a folder; see :func:`citysegzoo.pretrained.save_pretrained`."""
+        from citysegzoo.pretrained import save_pretrained
+
+        return save_pretrained(self, folder, card=card)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        card: Mapping[str, Any] | None = None,
+        private: bool = False,
+        tag: str | None = None,
+        token: str | None = None,
+        endpoint: str | None = None,
+    ) -> str:
+        """Publish the model; see :func:`citysegzoo.pretrained.push_to_hub`."""
+        from citysegzoo.pretrained import push_to_hub
+
+        return push_to_hub(
+            self, repo_id, card=card, private=private, tag=tag, token=token, endpoint=endpoint
+        )
 
     @overload
     def segment(self, image: Image) -> Segmentation: ...

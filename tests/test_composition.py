@@ -24,7 +24,9 @@ def fits(encoder: str, decoder: str) -> bool:
 
 
 # One member of each family runs for real with every decoder, all others their shapes alone.
-SMALL = [(e, d) for e in ("pooled_conv", "resnet18", "strided_conv", "vgg11") for d in DECODERS]
+SMALL = [
+    (e, d) for e in ("mit_b0", "pooled_conv", "resnet18", "strided_conv", "vgg11") for d in DECODERS
+]
 SLOW = [(e, d) for e in ("swin_tiny", "swinv2_tiny", *TIMM) for d in DECODERS]
 
 
@@ -35,11 +37,21 @@ def compose(encoder: str, decoder: str, **options) -> citysegzoo.SegmentationMod
 
 
 def test_the_zoo_has_the_families_it_promises() -> None:
-    assert DECODERS == ["aspp", "deeplabv3plus", "segnet", "transposed", "unet", "unet_aspp"]
+    assert DECODERS == [
+        "all_mlp",
+        "aspp",
+        "deeplabv3plus",
+        "fcn_head",
+        "segnet",
+        "transposed",
+        "unet",
+        "unet_aspp",
+    ]
     sizes = ("tiny", "small", "base", "large")
     assert set(citysegzoo.list_encoders()) == {
         "pooled_conv",
         "strided_conv",
+        *(f"mit_b{size}" for size in range(6)),
         *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
         *(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")),
         *(f"{swin}_{size}" for swin in ("swin", "swinv2") for size in sizes),
@@ -181,7 +193,7 @@ def test_timm_options_that_are_not_for_timm_alone(option: str) -> None:
         ("transposed", {"widths": (8,) * 6}, "6 doublings, but an encoder of stride 32 allows at"),
         ("transposed", {"kernel_size": 4}, "2 or 3, not 4"),
         ("unet", {"widths": (8, 8)}, "2 entries, but this encoder gives 4 skips"),
-        ("unet", {"up": "nearest"}, "'transposed' or 'bilinear', not 'nearest'"),
+        ("unet", {"up": "cubic"}, "'transposed', 'bilinear' or 'nearest', not 'cubic'"),
         ("unet", {"up_width": "wide"}, "'narrow' or 'keep', not 'wide'"),
     ],
 )

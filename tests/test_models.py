@@ -51,8 +51,11 @@ ARCHITECTURES = [
     "deeplabv3plus_resnet50",
     "deeplabv3plus_resnet101",
     "fcn",
+    "fcn_dilated_resnet50",
+    "fcn_dilated_resnet101",
     "fcn_resnet50",
     "fcn_resnet101",
+    *(f"segformer_b{size}" for size in range(6)),
     "segnet_basic",
     "segnet_vgg16",
     "unet",
@@ -77,6 +80,8 @@ SMALL_MODELS = {
     "aspp, two levels": ("aspp_resnet50.xiang2020", {"aspp_width": 8}),
     "deeplabv3": ("deeplabv3_resnet50", {"aspp_width": 8}),
     "deeplabv3plus": ("deeplabv3plus_resnet50", {"aspp_width": 8}),
+    "all_mlp": ("segformer_b0", {"decoder_width": 8}),
+    "fcn_head": ("fcn_dilated_resnet50", {"width": 8}),
 }
 
 

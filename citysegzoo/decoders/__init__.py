@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from citysegzoo.base import Decoder
+from citysegzoo.decoders.all_mlp import AllMLPDecoder
 from citysegzoo.decoders.aspp import ASPPDecoder
 from citysegzoo.decoders.deeplabv3plus import DeepLabV3PlusDecoder
+from citysegzoo.decoders.fcn_head import FCNHeadDecoder
 from citysegzoo.decoders.segnet import SegNetDecoder
 from citysegzoo.decoders.transposed import TransposedDecoder
 from citysegzoo.decoders.unet import UNetDecoder
@@ -20,8 +22,10 @@ from citysegzoo.registry import DECODERS, register_decoder
 
 __all__ = [
     "ASPPDecoder",
+    "AllMLPDecoder",
     "Decoder",
     "DeepLabV3PlusDecoder",
+    "FCNHeadDecoder",
     "SegNetDecoder",
     "TransposedDecoder",
     "UNetASPPDecoder",

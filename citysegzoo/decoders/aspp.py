@@ -53,6 +53,7 @@ class ASPP(nn.Module):
         bare_first_branch: Whether the 1x1 branch goes without batch norm and ReLU (xiang2020).
         align_corners: Of the resize that spreads the mean.
         bn_momentum: Momentum of the batch-norm statistics.
+        separable: Whether the atrous convolutions are depthwise separable.
     """
 
     def __init__(
@@ -67,13 +68,16 @@ class ASPP(nn.Module):
         bare_first_branch: bool = False,
         align_corners: bool = False,
         bn_momentum: float = 0.1,
+        separable: bool = False,
     ) -> None:
         super().__init__()
         rates = check_positives("aspp_rates", rates)
         check_positive("aspp_width", width)
         check_positive("aspp_kernel_size", kernel_size)
 
-        def branch(kernel: int, rate: int = 1, *, bare: bool = False) -> ConvNormAct:
+        def branch(
+            kernel: int, rate: int = 1, *, bare: bool = False, separable: bool = False
+        ) -> ConvNormAct:
             return ConvNormAct(
                 in_channels,
                 width,
@@ -83,10 +87,11 @@ class ASPP(nn.Module):
                 norm=not bare,
                 norm_momentum=bn_momentum,
                 activation="none" if bare else "relu",
+                separable=separable,
             )
 
         self.branches = nn.ModuleList([branch(1, bare=bare_first_branch)])
-        self.branches.extend(branch(kernel_size, rate) for rate in rates)
+        self.branches.extend(branch(kernel_size, rate, separable=separable) for rate in rates)
         if image_pooling:
             self.branches.append(ImagePooling(branch(1), align_corners=align_corners))
         self.channels = width * len(self.branches)
@@ -116,6 +121,7 @@ class ASPPDecoder(Decoder):
         bare_first_branch: Whether the 1x1 branch goes without batch norm and ReLU.
         align_corners: Of every bilinear resize.
         bn_momentum: Momentum of the batch-norm statistics.
+        separable: Whether the atrous convolutions and the 3x3 one are depthwise separable.
     """
 
     def __init__(
@@ -135,6 +141,7 @@ class ASPPDecoder(Decoder):
         bare_first_branch: bool = False,
         align_corners: bool = False,
         bn_momentum: float = 0.1,
+        separable: bool = False,
     ) -> None:
         super().__init__()
         if check_positive("levels", levels) > len(channels):
@@ -152,6 +159,7 @@ class ASPPDecoder(Decoder):
                 bare_first_branch=bare_first_branch,
                 align_corners=align_corners,
                 bn_momentum=bn_momentum,
+                separable=separable,
             )
             for inputs in channels[-levels:]
         ]
@@ -166,7 +174,13 @@ class ASPPDecoder(Decoder):
             self.channels = aspp_width
         if refine:
             self.project.append(
-                ConvNormAct(self.channels, aspp_width, bias=bias, norm_momentum=bn_momentum)
+                ConvNormAct(
+                    self.channels,
+                    aspp_width,
+                    bias=bias,
+                    norm_momentum=bn_momentum,
+                    separable=separable,
+                )
             )
             self.channels = aspp_width
         self.stride = strides[-levels]

@@ -1,7 +1,7 @@
 """The decoder of DeepLabv3+: ASPP refined with a low-level feature.
 
 Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic Image
-Segmentation", ECCV 2018, section 3.1; here with plain 3x3 convolutions.
+Segmentation", ECCV 2018, section 3.1; here with plain 3x3 convolutions unless told otherwise.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ class DeepLabV3PlusDecoder(Decoder):
             the encoder has none of that stride, or else its finest.
         low_level_width: Channels the low-level feature is brought down to.
         dropout: Dropout after the projection of the ASPP.
+        refine_first: Whether the first of the two 3x3 convolutions comes before the join, on the
+            ASPP's map alone (segmentation-models-pytorch).
+        separable: Whether the atrous and 3x3 convolutions are depthwise separable.
+        align_corners: Of every bilinear resize.
     """
 
     def __init__(
@@ -46,6 +50,9 @@ class DeepLabV3PlusDecoder(Decoder):
         low_level_stride: int = 4,
         low_level_width: int = 48,
         dropout: float = 0.5,
+        refine_first: bool = False,
+        separable: bool = False,
+        align_corners: bool = False,
     ) -> None:
         super().__init__()
         check_positive("low_level_width", low_level_width)
@@ -60,16 +67,23 @@ class DeepLabV3PlusDecoder(Decoder):
             aspp_kernel_size=aspp_kernel_size,
             image_pooling=image_pooling,
             dropout=dropout,
+            refine=refine_first,
+            separable=separable,
+            align_corners=align_corners,
         )
+        self.align_corners = align_corners
         self.reduce = ConvNormAct(channels[self.low_level], low_level_width, 1, bias=False)
+        inputs = aspp_width + low_level_width
         self.refine = nn.Sequential(
-            ConvNormAct(aspp_width + low_level_width, aspp_width, bias=False),
-            ConvNormAct(aspp_width, aspp_width, bias=False),
+            ConvNormAct(inputs, aspp_width, bias=False, separable=separable)
         )
+        if not refine_first:
+            self.refine.append(ConvNormAct(aspp_width, aspp_width, bias=False, separable=separable))
         self.channels = aspp_width
         self.stride = strides[self.low_level]
 
     def forward(self, features: list[Tensor]) -> Tensor:
         low_level = self.reduce(features[self.low_level])
-        coarse = resize(self.aspp(features), low_level.shape[-2:])
+        size = low_level.shape[-2:]
+        coarse = resize(self.aspp(features), size, align_corners=self.align_corners)
         return self.refine(torch.cat([coarse, low_level], dim=1))

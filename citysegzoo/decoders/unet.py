@@ -7,14 +7,17 @@ MICCAI 2015; here with padded convolutions, as in all reports.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from citysegzoo.base import Decoder
 from citysegzoo.layers import ConvNormAct, check_positive, check_positives, fit, resize
 from citysegzoo.registry import register_decoder
+
+Up = Literal["transposed", "bilinear", "nearest"]
 
 
 class UpBlock(nn.Module):
@@ -25,15 +28,16 @@ class UpBlock(nn.Module):
         skip_channels: Channels of the skip; 0 where there is none.
         width: Channels of the result.
         factor: Ratio of the strides below and here.
-        up: ``"transposed"`` (kernel and stride of that factor) or ``"bilinear"`` (resize, then
-            a convolution).
-        up_channels: Channels of the enlarged map.
+        up: ``"transposed"`` (kernel and stride of that factor), ``"bilinear"`` (resize, then
+            a convolution) or ``"nearest"`` (pixels repeated, no convolution).
+        up_channels: Channels of the enlarged map; ``in_channels`` with ``"nearest"``.
         up_kernel_size: Kernel of the convolution after a bilinear resize.
         up_norm: Whether that convolution has batch norm and ReLU.
         align_corners: Of the bilinear resize.
         skip_first: Whether the skip comes before the enlarged map in the concatenation.
         norm: Whether the fusing convolutions have batch norm.
         dropout: Channel dropout after each fusing convolution.
+        bias: Whether the fusing convolutions have a bias.
     """
 
     def __init__(
@@ -43,7 +47,7 @@ class UpBlock(nn.Module):
         width: int,
         *,
         factor: int,
-        up: Literal["transposed", "bilinear"],
+        up: Up,
         up_channels: int,
         up_kernel_size: int,
         up_norm: bool,
@@ -51,13 +55,16 @@ class UpBlock(nn.Module):
         skip_first: bool,
         norm: bool,
         dropout: float,
+        bias: bool,
     ) -> None:
         super().__init__()
-        if up not in ("transposed", "bilinear"):
-            raise ValueError(f"up is 'transposed' or 'bilinear', not {up!r}.")
+        if up not in get_args(Up):
+            raise ValueError(f"up is 'transposed', 'bilinear' or 'nearest', not {up!r}.")
         self.up: nn.Module
         if up == "transposed":
             self.up = nn.ConvTranspose2d(in_channels, up_channels, factor, stride=factor)
+        elif up == "nearest":
+            self.up = nn.Identity()
         else:
             self.up = ConvNormAct(
                 in_channels,
@@ -66,18 +73,20 @@ class UpBlock(nn.Module):
                 norm=up_norm,
                 activation="relu" if up_norm else "none",
             )
-        self.bilinear = up == "bilinear"
+        self.mode = up
         self.factor = factor
         self.align_corners = align_corners
         self.skip_first = skip_first
         self.fuse: nn.Module = nn.Sequential(
-            ConvNormAct(up_channels + skip_channels, width, norm=norm, dropout=dropout),
-            ConvNormAct(width, width, norm=norm, dropout=dropout),
+            ConvNormAct(up_channels + skip_channels, width, bias=bias, norm=norm, dropout=dropout),
+            ConvNormAct(width, width, bias=bias, norm=norm, dropout=dropout),
         )
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         size = [self.factor * n for n in x.shape[-2:]] if skip is None else skip.shape[-2:]
-        if self.bilinear:
+        if self.mode == "nearest":
+            x = F.interpolate(x, tuple(size), mode="nearest")
+        elif self.mode == "bilinear":
             x = self.up(resize(x, size, align_corners=self.align_corners))
         else:
             x = fit(self.up(x), size)
@@ -95,10 +104,10 @@ class UNetDecoder(Decoder):
         strides: Strides of the encoder's features.
         widths: Channels after each step up, deepest first, one for each skip. None takes the
             channels of the skips.
-        up: How a step enlarges: ``"transposed"`` convolution or ``"bilinear"`` resize followed
-            by a convolution.
+        up: How a step enlarges: ``"transposed"`` convolution, ``"bilinear"`` resize followed by a
+            convolution, or ``"nearest"``, which repeats pixels without any convolution.
         up_width: ``"narrow"``: the enlarged map has the step's width; ``"keep"``: it keeps the
-            channels from below.
+            channels from below, as it always does with ``"nearest"``.
         up_kernel_size: Kernel of the convolution after a bilinear resize.
         up_norm: Whether that convolution has batch norm and ReLU.
         align_corners: Of the bilinear resize.
@@ -108,6 +117,7 @@ class UNetDecoder(Decoder):
         bottom_convs: Convolutions on the deepest feature before the first step.
         extra_widths: Further steps without a skip, each doubling the resolution, with their
             channels. For encoders whose finest feature is not at full resolution.
+        bias: Whether the fusing convolutions have a bias.
 
     Raises:
         ValueError: If the encoder gives fewer than two features, or the number of widths does
@@ -120,7 +130,7 @@ class UNetDecoder(Decoder):
         strides: Sequence[int],
         *,
         widths: Sequence[int] | None = None,
-        up: Literal["transposed", "bilinear"] = "transposed",
+        up: Up = "transposed",
         up_width: Literal["narrow", "keep"] = "narrow",
         up_kernel_size: int = 3,
         up_norm: bool = True,
@@ -130,6 +140,7 @@ class UNetDecoder(Decoder):
         dropout: float = 0.0,
         bottom_convs: int = 0,
         extra_widths: Sequence[int] = (),
+        bias: bool = True,
     ) -> None:
         super().__init__()
         if len(channels) < 2:
@@ -148,7 +159,10 @@ class UNetDecoder(Decoder):
         extra = check_positives("extra_widths", extra_widths) if extra_widths else ()
         bottom = channels[-1]
         self.bottom = nn.Sequential(
-            *(ConvNormAct(bottom, bottom, norm=norm, dropout=dropout) for _ in range(bottom_convs))
+            *(
+                ConvNormAct(bottom, bottom, bias=bias, norm=norm, dropout=dropout)
+                for _ in range(bottom_convs)
+            )
         )
         self.blocks = nn.ModuleList()
         x = bottom
@@ -160,13 +174,14 @@ class UNetDecoder(Decoder):
                     width,
                     factor=strides[-1 - i] // strides[-2 - i] if i < skips else 2,
                     up=up,
-                    up_channels=width if up_width == "narrow" else x,
+                    up_channels=x if up_width == "keep" or up == "nearest" else width,
                     up_kernel_size=up_kernel_size,
                     up_norm=up_norm,
                     align_corners=align_corners,
                     skip_first=skip_first,
                     norm=norm,
                     dropout=dropout,
+                    bias=bias,
                 )
             )
             x = width

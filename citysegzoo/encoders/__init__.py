@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from citysegzoo.base import Encoder, PooledFeatures
-from citysegzoo.encoders import plain, resnet, swin, vgg
+from citysegzoo.encoders import mit, plain, resnet, swin, vgg
+from citysegzoo.encoders.mit import MiTEncoder
 from citysegzoo.encoders.plain import PooledConvEncoder, StridedConvEncoder
 from citysegzoo.encoders.resnet import ResNetEncoder
 from citysegzoo.encoders.swin import SwinEncoder
@@ -20,6 +21,7 @@ from citysegzoo.registry import ENCODERS, check_name, check_options, register_en
 
 __all__ = [
     "Encoder",
+    "MiTEncoder",
     "PooledConvEncoder",
     "PooledFeatures",
     "ResNetEncoder",
@@ -29,6 +31,7 @@ __all__ = [
     "VGGEncoder",
     "create_encoder",
     "list_encoders",
+    "mit",
     "plain",
     "register_encoder",
     "resnet",

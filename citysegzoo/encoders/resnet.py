@@ -99,13 +99,15 @@ class ResNetEncoder(Encoder):
     The features are the stem (stride 2) and the four stages. Where ``output_stride`` is below
     32 a stage keeps its input's size and dilates instead, its first block still with the rate of
     the stage before, as torchvision's ``replace_stride_with_dilation`` and timm's
-    ``output_stride`` have it.
+    ``output_stride`` have it, or already with its own, as segmentation-models-pytorch has it.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
         in_channels: Channels of the image.
         output_stride: Stride of the deepest feature: 8, 16 or 32.
         bn_momentum: Momentum of the batch-norm statistics.
+        dilate_first: Whether the first block of a dilated stage has the stage's own rate rather
+            than that of the stage before.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class ResNetEncoder(Encoder):
         *,
         output_stride: Literal[8, 16, 32] = 32,
         bn_momentum: float = 0.1,
+        dilate_first: bool = False,
     ) -> None:
         super().__init__()
         if output_stride not in (8, 16, 32):
@@ -135,7 +138,8 @@ class ResNetEncoder(Encoder):
             width = 64 << i
             stride = self.strides[i + 1] // self.strides[i] if i else 1
             next_dilation = dilation if i == 0 or stride == 2 else 2 * dilation
-            stage = nn.Sequential(block(inputs, width, stride, dilation, next_dilation))
+            first_dilation = next_dilation if dilate_first else dilation
+            stage = nn.Sequential(block(inputs, width, stride, first_dilation, next_dilation))
             inputs = width * block.expansion
             for _ in range(count - 1):
                 stage.append(block(inputs, width, 1, next_dilation, next_dilation))

@@ -41,8 +41,11 @@ class TimmEncoder(Encoder):
     ) -> None:
         super().__init__()
         self.pretrained_tag = name
-        for option in ("features_only", "in_chans", "pretrained"):
-            if option in (timm_options or {}):
+        for option in timm_options or {}:
+            # What is set elsewhere, and what would read files or fetch something.
+            if option in ("features_only", "in_chans", "cache_dir", "checkpoint_path") or (
+                option.startswith("pretrained")
+            ):
                 raise ValueError(
                     f"timm_options cannot set {option!r}: use in_channels and encoder_weights."
                 )

@@ -1,6 +1,6 @@
 """Model builders, and the zoo's own variants of them."""
 
-from citysegzoo.models import deeplab, fcn, segnet, unet
+from citysegzoo.models import deeplab, fcn, segformer, segnet, unet
 from citysegzoo.registry import register_model
 from citysegzoo.variant import Variant
 
@@ -13,4 +13,4 @@ OWN_VARIANTS = (
     ),
 )
 
-__all__ = ["OWN_VARIANTS", "deeplab", "fcn", "register_model", "segnet", "unet"]
+__all__ = ["OWN_VARIANTS", "deeplab", "fcn", "register_model", "segformer", "segnet", "unet"]

@@ -38,6 +38,8 @@ def deeplabv3(
     align_corners: bool = False,
     encoder_bn_momentum: float = 0.1,
     aspp_bn_momentum: float = 0.1,
+    dilate_first: bool = False,
+    separable: bool = False,
     init: Init | None = None,
 ) -> SegmentationModel:
     """DeepLabv3 (Chen et al., 2017): a dilated ResNet and ASPP; by default torchvision's network.
@@ -57,10 +59,17 @@ def deeplabv3(
         align_corners: Of every bilinear resize.
         encoder_bn_momentum: Momentum of the ResNet's batch-norm statistics.
         aspp_bn_momentum: Momentum of the ASPP's.
+        dilate_first: Whether the first block of a dilated stage has the stage's own rate
+            (segmentation-models-pytorch) rather than that of the stage before.
+        separable: Whether the atrous convolutions and the 3x3 one are depthwise separable.
         init: Scheme of the weights after the ResNet, see :func:`citysegzoo.layers.initialise`.
     """
     encoder = ResNetEncoder(
-        depth, in_channels, output_stride=output_stride, bn_momentum=encoder_bn_momentum
+        depth,
+        in_channels,
+        output_stride=output_stride,
+        bn_momentum=encoder_bn_momentum,
+        dilate_first=dilate_first,
     )
     decoder = ASPPDecoder(
         encoder.channels,
@@ -73,6 +82,7 @@ def deeplabv3(
         refine=refine,
         align_corners=align_corners,
         bn_momentum=aspp_bn_momentum,
+        separable=separable,
     )
     classifier = Classifier(decoder.channels, num_classes)
     initialise(decoder, init)
@@ -93,6 +103,10 @@ def deeplabv3plus(
     image_pooling: bool = True,
     low_level_width: int = 48,
     dropout: float = 0.5,
+    dilate_first: bool = False,
+    refine_first: bool = False,
+    separable: bool = False,
+    align_corners: bool = False,
 ) -> SegmentationModel:
     """DeepLabv3+ (Chen et al., ECCV 2018): ASPP refined with the stride-4 map.
 
@@ -106,8 +120,16 @@ def deeplabv3plus(
         image_pooling: Whether the mean of the map is a branch.
         low_level_width: Channels the stride-4 map is brought down to.
         dropout: Dropout after the projection of the ASPP.
+        dilate_first: Whether the first block of a dilated stage has the stage's own rate
+            (segmentation-models-pytorch) rather than that of the stage before.
+        refine_first: Whether the first of the two 3x3 convolutions comes before the join, on the
+            ASPP's map alone (segmentation-models-pytorch).
+        separable: Whether the atrous and 3x3 convolutions are depthwise separable.
+        align_corners: Of every bilinear resize.
     """
-    encoder = ResNetEncoder(depth, in_channels, output_stride=output_stride)
+    encoder = ResNetEncoder(
+        depth, in_channels, output_stride=output_stride, dilate_first=dilate_first
+    )
     decoder = DeepLabV3PlusDecoder(
         encoder.channels,
         encoder.strides,
@@ -116,9 +138,14 @@ def deeplabv3plus(
         image_pooling=image_pooling,
         low_level_width=low_level_width,
         dropout=dropout,
+        refine_first=refine_first,
+        separable=separable,
+        align_corners=align_corners,
     )
     classifier = Classifier(decoder.channels, num_classes)
-    return SegmentationModel(encoder, decoder, classifier, num_classes=num_classes)
+    return SegmentationModel(
+        encoder, decoder, classifier, num_classes=num_classes, align_corners=align_corners
+    )
 
 
 def aspp_resnet(

@@ -1,4 +1,4 @@
-"""Fully convolutional networks that climb back by transposed convolutions, without skips."""
+"""Fully convolutional networks without skips: transposed convolutions up, or a dilated ResNet."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Literal
 from torch import nn
 
 from citysegzoo.classifier import Classifier
+from citysegzoo.decoders.fcn_head import FCNHeadDecoder
 from citysegzoo.decoders.transposed import TransposedDecoder
 from citysegzoo.encoders.plain import PooledConvEncoder, StridedConvEncoder
 from citysegzoo.encoders.resnet import ResNetEncoder
@@ -119,5 +120,31 @@ def fcn_resnet(
     return model.freeze_encoder() if freeze_encoder else model
 
 
+def fcn_dilated_resnet(
+    depth: int,
+    *,
+    num_classes: int = 19,
+    in_channels: int = 3,
+    output_stride: Literal[8, 16, 32] = 8,
+    width: int | None = None,
+    dropout: float = 0.1,
+) -> SegmentationModel:
+    """A dilated ResNet, one 3x3 convolution and the classifier: torchvision's FCN.
+
+    Args:
+        depth: Depth of the ResNet.
+        num_classes: Number of classes.
+        in_channels: Channels of the image.
+        output_stride: Stride of the ResNet's deepest map.
+        width: Channels of the convolution; None takes a quarter of the deepest map's.
+        dropout: Dropout after it.
+    """
+    encoder = ResNetEncoder(depth, in_channels, output_stride=output_stride)
+    decoder = FCNHeadDecoder(encoder.channels, encoder.strides, width=width, dropout=dropout)
+    classifier = Classifier(decoder.channels, num_classes)
+    return SegmentationModel(encoder, decoder, classifier, num_classes=num_classes)
+
+
 for _depth in (50, 101):
     register_model(f"fcn_resnet{_depth}")(partial(fcn_resnet, _depth))
+    register_model(f"fcn_dilated_resnet{_depth}")(partial(fcn_dilated_resnet, _depth))

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Literal
 
 from citysegzoo.classifier import Classifier
-from citysegzoo.decoders.unet import UNetDecoder
+from citysegzoo.decoders.unet import UNetDecoder, Up
 from citysegzoo.decoders.unet_aspp import UNetASPPDecoder
 from citysegzoo.encoders import create_encoder
 from citysegzoo.encoders.plain import PooledConvEncoder
@@ -25,7 +25,7 @@ def unet(
     decoder_widths: Sequence[int] | None = None,
     norm: bool = True,
     first_norm: bool = True,
-    up: Literal["transposed", "bilinear"] = "transposed",
+    up: Up = "transposed",
     up_width: Literal["narrow", "keep"] = "narrow",
     up_kernel_size: int = 3,
     up_norm: bool = True,
@@ -43,7 +43,8 @@ def unet(
             encoder.
         norm: Whether the convolutions have batch norm.
         first_norm: Whether the very first one has.
-        up: ``"transposed"`` convolutions or ``"bilinear"`` resize and a convolution.
+        up: ``"transposed"`` convolutions, ``"bilinear"`` resize and a convolution, or
+            ``"nearest"``, which repeats pixels.
         up_width: Whether going up ``"narrow"``s to the level's width or ``"keep"``s the channels.
         up_kernel_size: Kernel of the convolution after a bilinear resize.
         up_norm: Whether that convolution has batch norm and ReLU.
@@ -80,6 +81,10 @@ def unet_on(
     dropout: float = 0.0,
     bottom_convs: int = 0,
     extra_widths: Sequence[int] = (),
+    up: Up = "transposed",
+    skip_first: bool = True,
+    bias: bool = True,
+    classifier_kernel_size: int = 1,
     working_size: Sequence[int] | None = None,
 ) -> SegmentationModel:
     """A U-Net decoder on the features of a backbone.
@@ -93,6 +98,11 @@ def unet_on(
         dropout: Channel dropout after each of the decoder's convolutions.
         bottom_convs: Convolutions on the deepest feature before the first step up.
         extra_widths: Channels of further doublings past the finest skip.
+        up: ``"transposed"`` convolutions, ``"bilinear"`` resize and a convolution, or
+            ``"nearest"``, which repeats pixels.
+        skip_first: Concatenate (skip, enlarged) rather than (enlarged, skip).
+        bias: Whether the decoder's convolutions have a bias.
+        classifier_kernel_size: Kernel of the classifier, odd.
         working_size: (H, W) at which the network works whatever the image's size, see
             :class:`~citysegzoo.model.SegmentationModel`.
     """
@@ -105,11 +115,14 @@ def unet_on(
         dropout=dropout,
         bottom_convs=bottom_convs,
         extra_widths=extra_widths,
+        up=up,
+        skip_first=skip_first,
+        bias=bias,
     )
     return SegmentationModel(
         encoder,
         decoder,
-        Classifier(decoder.channels, num_classes),
+        Classifier(decoder.channels, num_classes, kernel_size=classifier_kernel_size),
         num_classes=num_classes,
         working_size=working_size,
     )

@@ -1,0 +1,309 @@
+"""Saving, loading and publishing whole models: weights, what they are of, and what is known."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from citysegzoo.data.labels import LABEL_SETS
+from citysegzoo.factory import compose, create_model, model_info, with_weights
+from citysegzoo.files import replacing
+from citysegzoo.model import SegmentationModel
+from citysegzoo.weights.card import check_card, was_edited, write_card
+from citysegzoo.weights.checkpoint import load_checkpoint, read_header, save_checkpoint
+from citysegzoo.weights.config import ModelConfig
+from citysegzoo.weights.hub import (
+    HubOptions,
+    block_checksums,
+    commit_of,
+    explained,
+    fetch,
+    file_sha256,
+    split_repository,
+)
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+
+
+def save_pretrained(
+    model: SegmentationModel,
+    folder: str | os.PathLike[str],
+    *,
+    card: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a model to a folder: ``model.safetensors``, ``config.json`` and ``README.md``.
+
+    Args:
+        model: A model that the zoo built.
+        folder: Where to; made if it does not exist. Files of these names are replaced.
+        card: What is known of the weights: ``data``, ``score``, ``licence``, ``source``,
+            ``citation``, ``command``; None takes the model's own.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: If the model is not as the zoo built it, or its labels are of another number.
+        TypeError: If the card has a field that cards do not have.
+        OSError: If the folder cannot be written to.
+    """
+    return _write(model, Path(folder), card, source=str(folder))
+
+
+def load(
+    source: str | os.PathLike[str],
+    *,
+    num_classes: int | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    endpoint: str | None = None,
+) -> SegmentationModel:
+    """Load a model that :func:`save_pretrained` wrote or :func:`push_to_hub` published.
+
+    Nothing in the files is executed, and nothing in them names another file.
+
+    Args:
+        source: A folder, a ``.safetensors`` file, or a repository of the Hugging Face Hub,
+            ``"owner/name"`` or ``"owner/name@revision"``.
+        num_classes: With another number than that of the weights, all but the classifier is
+            loaded, with a warning.
+        revision: Branch, tag or commit of the repository; one that is in the cache as a commit
+            needs no network.
+        token: Access token of the Hub; else the one of ``hf auth login`` or ``HF_TOKEN``.
+        cache_dir: Where downloads are kept; else as huggingface_hub has it.
+        local_files_only: Whether to use no network; ``HF_HUB_OFFLINE=1`` does the same for all.
+        endpoint: Address of another Hub.
+
+    Returns:
+        The model, in evaluation mode, with its labels, preprocessing and card.
+
+    Raises:
+        FileNotFoundError: If there is no such file, repository or revision.
+        ConnectionError: If it is not in the cache and the Hub cannot be reached.
+        OSError: If it cannot be fetched or read otherwise.
+        ValueError: If a file is damaged, or what it says does not fit the weights.
+    """
+    path = Path(source)
+    if path.is_dir() or path.is_file() or path.suffix == ".safetensors":
+        if revision is not None:
+            raise ValueError(f"{source} is here and not on the Hub: it has no revision {revision}.")
+        if path.is_dir():
+            return _read_folder(path, num_classes, source=str(source))
+        return _read_file(path, num_classes)
+    repository, at = split_repository(os.fspath(source))
+    if at and revision and at != revision:
+        raise ValueError(f"{source!r} and revision={revision!r} name two revisions; give one.")
+    options = HubOptions(token, cache_dir, local_files_only, endpoint)
+    config_file = fetch(repository, CONFIG, revision=at or revision, options=options)
+    name = f"{repository}@{at or revision or 'main'}"
+    config = ModelConfig.from_json(config_file.read_bytes(), source=f"{CONFIG} of {name}")
+    # The weights of the same commit, whatever was published in between.
+    commit = commit_of(config_file)
+    weights = fetch(
+        repository,
+        WEIGHTS,
+        revision=commit,
+        is_right=lambda file: config.sha256 in (None, file_sha256(file)),
+        options=options,
+    )
+    return _build(config, weights, num_classes, source=name)
+
+
+def push_to_hub(
+    model: SegmentationModel,
+    repo_id: str,
+    *,
+    card: Mapping[str, Any] | None = None,
+    private: bool = False,
+    tag: str | None = None,
+    message: str | None = None,
+    token: str | None = None,
+    endpoint: str | None = None,
+) -> str:
+    """Publish a model on the Hugging Face Hub, in one commit.
+
+    The repository is made if it does not exist. A card that a person wrote or edited there stays
+    as it is.
+
+    Args:
+        model: A model that the zoo built.
+        repo_id: ``"owner/name"``.
+        card: As for :func:`save_pretrained`.
+        private: Whether a repository that is made now is private.
+        tag: Name of a tag for the commit, such as ``"v1.0"``; None makes none.
+        message: Of the commit.
+        token: Access token that may write; else the one of ``hf auth login`` or ``HF_TOKEN``.
+        endpoint: Address of another Hub.
+
+    Returns:
+        ``"owner/name@commit"``, which :func:`load` takes.
+
+    Raises:
+        ValueError: If the model is not as the zoo built it, or the name is none.
+        OSError: If it cannot be published.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import EntryNotFoundError
+
+    if split_repository(repo_id)[1] is not None:
+        raise ValueError(f"{repo_id!r} names a revision; publish to 'owner/name'.")
+    api = HfApi(endpoint=endpoint, token=token)
+    with tempfile.TemporaryDirectory() as folder:
+        # All that can be wrong with the model is found before anything is sent.
+        _write(model, Path(folder), card, source=repo_id)
+        names = [WEIGHTS, CONFIG, CARD]
+        try:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            try:
+                there = api.hf_hub_download(repo_id, CARD, local_dir=f"{folder}/there")
+                if was_edited(Path(there).read_text(encoding="utf-8")):
+                    names.remove(CARD)
+            except EntryNotFoundError:
+                pass
+            commit = api.create_commit(
+                repo_id,
+                [CommitOperationAdd(name, f"{folder}/{name}") for name in names],
+                commit_message=message or f"Publish {model.name or 'a model'} with citysegzoo",
+            )
+            if tag is not None:
+                api.create_tag(repo_id, tag=tag, revision=commit.oid)
+        except Exception as error:
+            known = explained(error, repo_id, "the model", doing="published")
+            if known is None:
+                raise
+            raise known from error
+    return f"{repo_id}@{commit.oid}"
+
+
+def _write(
+    model: SegmentationModel, folder: Path, card: Mapping[str, Any] | None, *, source: str
+) -> Path:
+    from citysegzoo import __version__
+
+    if model.blueprint is None:
+        raise ValueError(
+            "only a model of create_model, compose or load can be saved whole; save others by "
+            "their state_dict."
+        )
+    if len(model.labels) != model.num_classes:
+        raise ValueError(
+            f"the model has {model.num_classes} classes and its labels {model.labels.name!r} have "
+            f"{len(model.labels)}; set model.labels."
+        )
+    config = ModelConfig(
+        model=model.blueprint.name,
+        options=model.blueprint.options,
+        in_channels=model.blueprint.in_channels,
+        labels=model.labels,
+        preprocessing=model.preprocessing,
+        card=check_card(model.card if card is None else card),
+        version=__version__,
+    )
+    # What is written must be what is read: the same text is read, and the model built from it.
+    try:
+        again = ModelConfig.from_json(config.to_json(), source="the model's configuration")
+    except TypeError as error:
+        raise ValueError(f"the options of this model cannot be written: {error}.") from error
+    with torch.device("meta"):
+        shapes = {k: v.shape for k, v in _rebuild(again, model.num_classes).state_dict().items()}
+    state = model.state_dict()
+    if {k: v.shape for k, v in state.items()} != shapes:
+        raise ValueError(
+            f"the model is no longer what {model.name or 'compose'} builds (layers were added, "
+            "removed or replaced), so that it could not be loaded; save its state_dict instead."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(folder / WEIGHTS, state, config.card, config=config.to_json())
+    config = replace(
+        config,
+        sha256=file_sha256(folder / WEIGHTS),
+        checksums=block_checksums(folder / WEIGHTS),
+    )
+    for name, text in ((CARD, write_card(config, source=source)), (CONFIG, config.to_json())):
+        with replacing(folder / name) as partial:
+            partial.write_text(text, encoding="utf-8")
+    return folder
+
+
+def _read_folder(folder: Path, num_classes: int | None, *, source: str) -> SegmentationModel:
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder} has no {name}, so that it is no saved model; save_pretrained writes one."
+            )
+    config_file = folder / CONFIG
+    config = ModelConfig.from_json(config_file.read_bytes(), source=str(config_file))
+    return _build(config, folder / WEIGHTS, num_classes, source=source, check=True)
+
+
+def _read_file(file: Path, num_classes: int | None) -> SegmentationModel:
+    header = read_header(file)
+    if "citysegzoo_config" in header:
+        config = ModelConfig.from_json(header["citysegzoo_config"], source=f"the header of {file}")
+        return _build(config, file, num_classes, source=str(file))
+    try:
+        card = json.loads(header["citysegzoo"])
+        info = model_info(card["model"])
+        config = ModelConfig(
+            info.name, info.options, 3, LABEL_SETS[card["labels"]], info.preprocessing, card
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{file} does not say which model it holds; build that model and use "
+            "citysegzoo.weights.load_weights, or `citysegzoo convert`."
+        ) from error
+    return _build(config, file, num_classes, source=str(file))
+
+
+def _build(
+    config: ModelConfig,
+    weights: Path,
+    num_classes: int | None,
+    *,
+    source: str,
+    check: bool = False,
+) -> SegmentationModel:
+    """The model; ``check`` looks at the checksums of the file, while the model is built."""
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(block_checksums, weights) if check and config.checksums else None
+        try:
+            model = with_weights(
+                lambda classes: _rebuild(config, classes),
+                load_checkpoint(weights),
+                labels=config.labels,
+                num_classes=num_classes,
+                source=source,
+            )
+        except (TypeError, RuntimeError, OverflowError, MemoryError, AttributeError) as error:
+            raise ValueError(f"the model of {source} cannot be built: {error}") from error
+        finally:
+            # Whatever else was found, a damaged file is the reason to name.
+            if found is not None and found.result() != config.checksums:
+                raise ValueError(
+                    f"{weights} is not the file that was saved (its checksum differs): it is "
+                    "damaged or was changed; fetch it again."
+                )
+    model.preprocessing = config.preprocessing
+    model.card = config.card
+    return model
+
+
+def _rebuild(config: ModelConfig, num_classes: int) -> SegmentationModel:
+    if config.model is not None:
+        return create_model(
+            config.model,
+            num_classes=num_classes,
+            in_channels=config.in_channels,
+            **config.options,
+        )
+    return compose(num_classes=num_classes, in_channels=config.in_channels, **config.options)

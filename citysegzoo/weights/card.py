@@ -1,0 +1,175 @@
+"""The model card: README.md of a saved or published model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from citysegzoo.registry import suggestion
+from citysegzoo.weights.config import ModelConfig
+
+FIELDS = (
+    "model",
+    "labels",
+    "data",
+    "epoch",
+    "score",
+    "licence",
+    "source",
+    "citation",
+    "command",
+    "revision",
+)
+"""What is said of trained weights; ``score`` has ``metric``, ``split``, ``mean_iou``, ..."""
+
+_SCORE = ("metric", "split", "mean_iou", "class_iou", "pixel_accuracy", "command")
+_MARK = re.compile(r"<!-- written by citysegzoo ([0-9a-f]{16}) -->\s*\Z")
+
+# What the Hub calls the licences that are in use here.
+_LICENCES = {"CC BY-NC 4.0": "cc-by-nc-4.0", "CC BY 4.0": "cc-by-4.0", "Apache-2.0": "apache-2.0"}
+
+
+def check_card(card: Mapping[str, Any]) -> dict[str, Any]:
+    """The card, if every field is one that cards have.
+
+    Raises:
+        TypeError: If it is no mapping, or a field has another name; the nearest is named.
+        ValueError: If a score is no share of 0 to 1.
+    """
+    if not isinstance(card, Mapping):
+        raise TypeError(f"a card is a dict of {', '.join(FIELDS)}, not {card!r:.50}.")
+    score = card.get("score", {})
+    if not isinstance(score, Mapping):
+        raise TypeError(f"score of a card is a dict of {', '.join(_SCORE)}, not {score!r:.50}.")
+    for what, given, known in (("a card", card, FIELDS), ("score of a card", score, _SCORE)):
+        for name in given:
+            if name not in known:
+                hint = suggestion(str(name), known)
+                raise TypeError(f"{what} has no field {name!r}{hint}; it has {', '.join(known)}.")
+    values = {"mean_iou": score.get("mean_iou", 0.0), **score.get("class_iou", {})}
+    for name, value in values.items():
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(f"the score of {name} is a share of 0 to 1, not {value!r}.")
+    plain: dict[str, Any] = json.loads(json.dumps(dict(card)))
+    return plain
+
+
+def write_card(config: ModelConfig, *, source: str) -> str:
+    """The text of README.md.
+
+    Args:
+        config: The model.
+        source: What ``citysegzoo.load`` takes to load it: a folder or ``"owner/name"``.
+    """
+    name = config.model or "composed model"
+    score = config.card.get("score", {})
+    front: dict[str, Any] = {
+        "library_name": "citysegzoo",
+        "pipeline_tag": "image-segmentation",
+        "tags": ["semantic-segmentation", "city-streets", config.labels.name],
+        **_licence(config.card.get("licence")),
+    }
+    if "mean_iou" in score:
+        front["model-index"] = [_model_index(name, config)]
+    lines = ["---", *_yaml(front), "---", f"# {name}", ""]
+    lines += [
+        "A network for semantic segmentation of city streets, saved by citysegzoo "
+        f"{config.version}. It tells {len(config.labels)} classes apart "
+        f"({config.labels.name}): {', '.join(config.labels.classes)}.",
+        "",
+        "```python",
+        "import citysegzoo",
+        "",
+        f"model = citysegzoo.load({source!r})",
+        "result = model.segment(citysegzoo.data.DEMO_IMAGE)  # or your own photograph",
+        'result.save("segmented")',
+        "```",
+        "",
+    ]
+    if score:
+        lines += ["## Score", ""]
+        if "mean_iou" in score:
+            lines += [f"**{100 * score['mean_iou']:.2f} %** {score.get('metric', 'mean IoU')}."]
+        lines += [f"Measured on: {score['split']}."] if "split" in score else []
+        lines += [f"Command: `{score['command']}`."] if "command" in score else []
+        if score.get("class_iou"):
+            lines += ["", "| class | IoU, % |", "|---|---|"]
+            lines += [f"| {c} | {_percent(iou)} |" for c, iou in score["class_iou"].items()]
+        lines.append("")
+    facts = {
+        "Training data": config.card.get("data"),
+        "Licence": config.card.get("licence"),
+        "Source": config.card.get("source"),
+        "Citation": config.card.get("citation"),
+        "Command": f"`{config.card['command']}`" if config.card.get("command") else None,
+    }
+    if any(facts.values()):
+        lines += ["## The weights", ""]
+        lines += [f"- {name}: {value}" for name, value in facts.items() if value] + [""]
+    text = "\n".join(lines) + "\n"
+    return f"{text}<!-- written by citysegzoo {_digest(text)} -->\n"
+
+
+def was_edited(text: str) -> bool:
+    """Whether a person changed a card, or wrote it: whether it is not as it was generated."""
+    mark = _MARK.search(text)
+    return mark is None or _digest(text[: mark.start()]) != mark[1]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _licence(licence: str | None) -> dict[str, str]:
+    if not licence:
+        return {}
+    for name, key in _LICENCES.items():
+        if licence.startswith(name):
+            return {"license": key}
+    return {"license": "other", "license_name": licence}
+
+
+def _model_index(name: str, config: ModelConfig) -> dict[str, Any]:
+    score = config.card["score"]
+    metrics = [{"type": "mean_iou", "name": score.get("metric", "mean IoU")}]
+    metrics[0]["value"] = score["mean_iou"]
+    if "pixel_accuracy" in score:
+        accuracy = {"type": "accuracy", "name": "pixel accuracy", "value": score["pixel_accuracy"]}
+        metrics.append(accuracy)
+    data = str(score.get("split", config.labels.name))
+    return {
+        "name": name,
+        "results": [
+            {
+                "task": {"type": "image-segmentation", "name": "semantic segmentation"},
+                "dataset": {"type": config.labels.name, "name": data},
+                "metrics": metrics,
+            }
+        ],
+    }
+
+
+def _yaml(value: Any, indent: str = "") -> list[str]:
+    """Mappings, lists, texts and numbers as YAML; texts quoted as JSON, which YAML reads."""
+    lines = []
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if isinstance(item, (Mapping, list)):
+                lines += [f"{indent}{key}:", *_yaml(item, indent + "  ")]
+            else:
+                lines.append(f"{indent}{key}: {json.dumps(item)}")
+        return lines
+    for item in value:
+        if isinstance(item, Mapping):
+            first, *rest = _yaml(item, indent + "  ")
+            lines += [f"{indent}- {first.strip()}", *rest]
+        else:
+            lines.append(f"{indent}- {json.dumps(item)}")
+    return lines
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}"

@@ -1,0 +1,98 @@
+"""Checkpoints of the SegFormers of Hugging Face's transformers, NVIDIA's published ones among them.
+
+Transformers 5 renamed the layers of the encoder, but still writes files with the older names; both
+are read.
+"""
+
+from __future__ import annotations
+
+import re
+
+from torch import Tensor
+
+from citysegzoo.encoders.mit import SIZES
+from citysegzoo.weights.readers._common import StateDict, rename
+
+# Stage (group 1 in the older names, 2 in the present ones) and block (3).
+_EMBED = r"segformer\.(?:encoder\.patch_embeddings\.(\d+)|stages\.(\d+)\.patch_embeddings)\."
+_BLOCK = r"segformer\.(?:encoder\.block\.(\d+)|stages\.(\d+)\.blocks)\.(\d+)\."
+_NORM = r"segformer\.(?:encoder\.layer_norm\.(\d+)|stages\.(\d+)\.layer_norm)"
+_OUR_STAGE = r"encoder.stages.\1\2."
+_OUR_BLOCK = r"encoder.stages.\1\2.blocks.\3."
+
+# From transformers' names of whole layers, older|present, to ours.
+_LAYERS = (
+    (_EMBED + r"proj", _OUR_STAGE + "embed"),
+    (_EMBED + r"layer_norm", _OUR_STAGE + "embed_norm"),
+    (_BLOCK + r"(?:layer_norm_1|layernorm_before)", _OUR_BLOCK + "norm1"),
+    (_BLOCK + r"attention\.(?:self\.query|q_proj)", _OUR_BLOCK + "attention.query"),
+    (_BLOCK + r"attention\.(?:self\.key|k_proj)", _OUR_BLOCK + "attention.key"),
+    (_BLOCK + r"attention\.(?:self\.value|v_proj)", _OUR_BLOCK + "attention.value"),
+    (
+        _BLOCK + r"attention\.(?:self\.sr|sequence_reduction\.sequence_reduction)",
+        _OUR_BLOCK + "attention.reduce",
+    ),
+    (
+        _BLOCK + r"attention\.(?:self|sequence_reduction)\.layer_norm",
+        _OUR_BLOCK + "attention.reduce_norm",
+    ),
+    (_BLOCK + r"attention\.(?:output\.dense|o_proj)", _OUR_BLOCK + "attention.project"),
+    (_BLOCK + r"(?:layer_norm_2|layernorm_after)", _OUR_BLOCK + "norm2"),
+    (_BLOCK + r"mlp\.(?:dense1|fc1)", _OUR_BLOCK + "ffn.expand"),
+    (_BLOCK + r"mlp\.dwconv\.dwconv", _OUR_BLOCK + "ffn.depthwise"),
+    (_BLOCK + r"mlp\.(?:dense2|fc2)", _OUR_BLOCK + "ffn.contract"),
+    (_NORM, _OUR_STAGE + "norm"),
+    (r"decode_head\.(?:linear_c|linear_projections)\.(\d+)\.proj", r"decoder.linears.\1"),
+    (r"decode_head\.linear_fuse", "decoder.fuse.conv"),
+    (r"decode_head\.batch_norm", "decoder.fuse.norm"),
+    (r"decode_head\.classifier", "classifier.conv"),
+)
+# A layer is followed by one of its own values, or the key is of another network.
+_VALUE = r"\.(?=(?:weight|bias|running_mean|running_var|num_batches_tracked)$)"
+_RULES = tuple((layer + _VALUE, f"{ours}.") for layer, ours in _LAYERS)
+
+
+def from_transformers_segformer(state_dict: StateDict) -> dict[str, Tensor]:
+    """Weights of transformers' ``SegformerForSemanticSegmentation`` under our names.
+
+    Args:
+        state_dict: ``state_dict()`` of that model, or what its file holds.
+
+    Returns:
+        A state dict for ``create_model("segformer_b0")`` or another size, see
+        :func:`segformer_variant`.
+
+    Raises:
+        ValueError: If a key is not one of that network's, or two are the same weight.
+    """
+    result = rename(state_dict, _RULES, source="transformers' SegformerForSemanticSegmentation")
+    for name, value in result.items():
+        if name.startswith("decoder.linears.") and name.endswith(".weight"):
+            result[name] = value[..., None, None]  # a linear layer there, a 1x1 convolution here
+    return result
+
+
+def segformer_variant(state_dict: StateDict) -> str:
+    """Which SegFormer a state dict of transformers is of, told by its widths and depths.
+
+    Args:
+        state_dict: ``state_dict()`` of a ``SegformerForSemanticSegmentation``, or what its file
+            holds.
+
+    Returns:
+        ``"segformer_b0"`` to ``"segformer_b5"``.
+
+    Raises:
+        ValueError: If a key is not one of that network's, or no SegFormer has those stages.
+    """
+    weights = from_transformers_segformer(state_dict)
+    widths, depths = [], []
+    for stage in range(4):
+        embed = weights.get(f"encoder.stages.{stage}.embed.weight")
+        widths.append(0 if embed is None else embed.shape[0])
+        block = rf"encoder\.stages\.{stage}\.blocks\.\d+\.norm1\.weight"
+        depths.append(sum(re.fullmatch(block, name) is not None for name in weights))
+    for size, stages in SIZES.items():
+        if stages == (tuple(widths), tuple(depths)):
+            return f"segformer_{size}"
+    raise ValueError(f"no SegFormer B0 to B5 has stages of widths {widths} and depths {depths}.")

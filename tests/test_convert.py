@@ -1,0 +1,88 @@
+"""`citysegzoo convert`: other libraries' checkpoints become saved models."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import citysegzoo
+from citysegzoo.cli import main
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from torchvision.models.segmentation import deeplabv3_resnet50
+
+    torch.manual_seed(0)
+    theirs = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=19, aux_loss=True)
+    path = tmp_path_factory.mktemp("theirs") / "deeplab.pth"
+    torch.save({"state_dict": theirs.state_dict()}, path)
+    return path
+
+
+def test_torchvision(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from torchvision.models.segmentation import deeplabv3_resnet50
+
+    out = tmp_path / "ours"
+    arguments = ["convert", str(checkpoint), "--output", str(out), "--labels", "cityscapes19"]
+    assert main([*arguments, "--licence", "CC BY 4.0", "--source", "a friend"]) == 0
+    said = capsys.readouterr().out
+    assert "layout: torchvision_deeplabv3" in said
+    assert "model: deeplabv3_resnet50, 19 classes (cityscapes19)" in said
+    assert "left out" in said  # the auxiliary classifier
+    model = citysegzoo.load(out)
+    assert model.labels is citysegzoo.data.CITYSCAPES_19
+    assert json.loads((out / "config.json").read_text())["card"]["licence"] == "CC BY 4.0"
+    theirs = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=19, aux_loss=True)
+    theirs.load_state_dict(torch.load(checkpoint)["state_dict"])
+    x = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(x), theirs.eval()(x)["out"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "deeplabv3_resnet101"], "do not fit this model"),
+        (["--model", "deeplab"], "no model 'deeplab'; did you mean"),
+        (["--labels", "cityscapes"], "no label set 'cityscapes'; did you mean"),
+        (["--labels", "camvid11"], "19 classes and its labels 'camvid11' have 11"),
+    ],
+)
+def test_what_does_not_fit(
+    arguments: list[str],
+    message: str,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "ours"
+    assert main(["convert", str(checkpoint), "--output", str(out), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 broken"])
+def test_files_that_are_none(
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("x.pt", "x.safetensors", "missing.pt"):
+        if name != "missing.pt":
+            (tmp_path / name).write_bytes(content)
+        assert main(["convert", str(tmp_path / name), "--output", str(tmp_path / "out")]) == 2
+        error = capsys.readouterr().err
+        assert name in error
+        assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_publish_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["publish", str(tmp_path / "none"), "a/b"]) == 2
+    assert "does not exist; name a saved model's folder" in capsys.readouterr().err
+    assert main(["publish", str(tmp_path), "a/b"]) == 2
+    assert "has no config.json" in capsys.readouterr().err
+    assert main(["segment", "--demo", "--model", str(tmp_path), "--weights", "x"]) == 2
+    assert "--weights names weights of a model of the zoo" in capsys.readouterr().err

@@ -1,0 +1,418 @@
+"""Saving and loading whole models: what goes in comes out, and nothing else is believed."""
+
+import json
+import os
+import random
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+import citysegzoo
+from citysegzoo.data import CAMVID_11, LabelSet
+from citysegzoo.weights import save_checkpoint
+from citysegzoo.weights.card import check_card, was_edited, write_card
+from citysegzoo.weights.config import ModelConfig
+
+CARD = {
+    "data": "ten images",
+    "score": {
+        "metric": "mean class IoU",
+        "split": "CamVid val",
+        "mean_iou": 0.5,
+        "class_iou": dict.fromkeys(CAMVID_11.classes, 0.5),
+    },
+    "licence": "CC BY-NC 4.0: the terms of CamVid",
+    "source": "here",
+    "command": "python train.py",
+}
+
+
+def small(**options) -> citysegzoo.SegmentationModel:
+    model = citysegzoo.create_model("unet", widths=(4, 8, 8, 8, 8), num_classes=11, **options)
+    model.labels = CAMVID_11
+    return model.eval()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return small().save_pretrained(tmp_path / "model", card=CARD)
+
+
+ARCHITECTURES = [
+    name
+    for name in citysegzoo.list_models()
+    # One of each family: depths and sizes of one share their code.
+    if "." not in name and not name.endswith(("101", "_small", "_base", "_large", "b1", "b3", "b4"))
+]
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> None:
+    """Every parameter and buffer, those that no checkpoint holds included."""
+    for ours, theirs in (
+        (a.named_parameters(), b.named_parameters()),
+        (a.named_buffers(), b.named_buffers()),
+    ):
+        expected = dict(theirs)
+        found = dict(ours)
+        assert found.keys() == expected.keys()
+        for name, value in found.items():
+            assert value.device.type == "cpu", name
+            assert value.dtype == expected[name].dtype, name
+            assert torch.equal(value, expected[name]), name
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.slow
+def test_every_architecture_comes_back(name: str, tmp_path: Path) -> None:
+    model = citysegzoo.create_model(name, num_classes=5).eval()
+    model.save_pretrained(tmp_path)
+    again = citysegzoo.load(tmp_path)
+    same(again, model)
+    assert not again.training
+    x = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        assert torch.equal(again(x), model(x))
+
+
+def test_bit_for_bit_with_everything_it_knows(folder: Path) -> None:
+    again = citysegzoo.load(folder)
+    assert again.name == "unet"
+    assert again.labels is CAMVID_11
+    assert again.card == CARD
+    assert again.blueprint.options["widths"] == (4, 8, 8, 8, 8)
+    file = citysegzoo.load(folder / "model.safetensors")
+    same(file, again)
+    assert file.card == CARD
+    resaved = citysegzoo.load(again.save_pretrained(folder.parent / "again"))
+    same(resaved, again)
+    for name in ("model.safetensors", "config.json"):
+        assert (folder / name).read_bytes() == (folder.parent / "again" / name).read_bytes()
+
+
+def test_the_file_is_a_safetensors_file_in_line(folder: Path) -> None:
+    """The library reads it, and all but a few small tensors begin at a multiple of 64 bytes."""
+    trained = citysegzoo.create_model("unet.small", pretrained=True)
+    path = trained.save_pretrained(folder.parent / "trained", card=CARD) / "model.safetensors"
+    model = citysegzoo.load(path.parent)
+    state = load_file(path)
+    assert state.keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert torch.equal(state[name], value)
+    with safe_open(path, "pt") as file:
+        assert json.loads(file.metadata()["citysegzoo"]) == CARD
+    out = sum(value.nbytes for value in state.values() if value.data_ptr() % 64)
+    assert out < 0.02 * path.stat().st_size
+    assert all(value.data_ptr() % 64 == 0 for value in model.state_dict().values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_stored_precisions(dtype: torch.dtype, folder: Path) -> None:
+    model = citysegzoo.load(folder)
+    config = ModelConfig.from_json((folder / "config.json").read_text(), source="x")
+    path = folder.parent / "half.safetensors"
+    save_checkpoint(path, model.state_dict(), CARD, config=config.to_json(), dtype=dtype)
+    again = citysegzoo.load(path)
+    for name, value in model.state_dict().items():
+        found = again.state_dict()[name]
+        if value.is_floating_point():
+            assert torch.equal(found, value.to(dtype).float())
+
+
+def test_composed_models(tmp_path: Path) -> None:
+    model = citysegzoo.compose(
+        "resnet18",
+        "deeplabv3plus",
+        num_classes=3,
+        in_channels=4,
+        encoder_options={"output_stride": 16},
+        decoder_options={"aspp_rates": (2, 4)},
+    ).eval()
+    model.labels = LabelSet("mine", ("a", "b", "c"), ((0, 0, 0), (1, 2, 3), (255, 0, 9)), None)
+    again = citysegzoo.load(model.save_pretrained(tmp_path))
+    same(again, model)
+    assert again.labels == model.labels
+    assert again.name is None
+
+
+def test_reported_models_come_back_with_their_preprocessing(tmp_path: Path) -> None:
+    model = citysegzoo.create_model("unet.stevens2020_improved").eval()
+    again = citysegzoo.load(model.save_pretrained(tmp_path))
+    same(again, model)
+    assert again.name == "unet.stevens2020_improved"
+    assert again.preprocessing == model.preprocessing
+
+
+def test_other_classes_keep_all_but_the_classifier(folder: Path) -> None:
+    with pytest.warns(UserWarning, match="tell 11 classes apart, not 4"):
+        model = citysegzoo.load(folder, num_classes=4)
+    whole = citysegzoo.load(folder)
+    assert model(torch.rand(1, 3, 32, 32)).shape[1] == 4
+    assert torch.equal(next(model.encoder.parameters()), next(whole.encoder.parameters()))
+
+
+def test_what_cannot_come_back_is_not_saved(tmp_path: Path) -> None:
+    model = small()
+    model.classifier = torch.nn.Conv2d(4, 11, 3, padding=1)
+    with pytest.raises(ValueError, match="no longer what unet builds"):
+        model.save_pretrained(tmp_path / "x")
+    model = small()
+    model.labels = citysegzoo.data.CITYSCAPES_19
+    with pytest.raises(ValueError, match="11 classes and its labels 'cityscapes19' have 19"):
+        model.save_pretrained(tmp_path / "x")
+    model = small()
+    model.blueprint = None
+    with pytest.raises(ValueError, match="only a model of create_model"):
+        model.save_pretrained(tmp_path / "x")
+    with pytest.raises(TypeError, match="no field 'license'; did you mean 'licence'"):
+        small().save_pretrained(tmp_path / "x", card={"license": "MIT"})
+    with pytest.raises(ValueError, match="score of mean_iou is a share"):
+        small().save_pretrained(tmp_path / "x", card={"score": {"mean_iou": 61.3}})
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_run_of_train_py_loads(tmp_path: Path) -> None:
+    """examples/train.py writes a card with the name of the model and of its labels."""
+    model = citysegzoo.create_model("unet.small", pretrained=True)
+    save_checkpoint(tmp_path / "best.safetensors", model.state_dict(), model.card)
+    again = citysegzoo.load(tmp_path / "best.safetensors")
+    same(again, model)
+    assert again.labels is CAMVID_11
+
+
+def test_the_card(folder: Path) -> None:
+    text = (folder / "README.md").read_text()
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["library_name"] == "citysegzoo"
+    assert front["license"] == "cc-by-nc-4.0"
+    metric = front["model-index"][0]["results"][0]["metrics"][0]
+    assert metric == {"type": "mean_iou", "name": "mean class IoU", "value": 0.5}
+    assert "| bicyclist | 50.00 |" in text
+    assert not was_edited(text)
+    assert was_edited(text.replace("ten images", "ten fine images"))
+    assert was_edited("# my own card\n")
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    card = huggingface_hub.ModelCard(text)
+    assert card.data.eval_results[0].metric_value == 0.5
+    # A model nothing is known of claims nothing.
+    config = ModelConfig.from_json((folder / "config.json").read_text(), source="x")
+    bare = write_card(ModelConfig(**{**vars(config), "card": {}}), source="owner/name")
+    assert "model-index" not in bare
+    assert "license" not in bare
+    assert "%" not in bare
+
+
+def test_the_snippet_of_the_card_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (folder / "README.md").read_text()
+    monkeypatch.chdir(folder.parent)
+    exec(text.split("```python\n")[1].split("```")[0], {})
+    assert (folder.parent / "segmented").is_dir()
+
+
+def test_missing_and_strange_sources(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="has no config.json"):
+        citysegzoo.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="there is no weights file"):
+        citysegzoo.load(tmp_path / "none.safetensors")
+    (folder / "model.safetensors").rename(tmp_path / "moved.safetensors")
+    with pytest.raises(FileNotFoundError, match="has no model.safetensors"):
+        citysegzoo.load(folder)
+    for source in ("unet.small", "a/b/c", "../x/y", "owner/../name", "owner/na me", "/no/such"):
+        with pytest.raises(ValueError, match="neither a folder or file here nor a repository"):
+            citysegzoo.load(source)
+    with pytest.raises(ValueError, match="it has no revision main"):
+        citysegzoo.load(folder, revision="main")
+    (tmp_path / "text.safetensors").write_text("hello")
+    with pytest.raises(ValueError, match="no whole safetensors file"):
+        citysegzoo.load(tmp_path / "text.safetensors")
+
+
+def broken(folder: Path, **changes) -> Path:
+    content = json.loads((folder / "config.json").read_text())
+    for path, value in changes.items():
+        part = content
+        *above, last = path.split("__")
+        for name in above:
+            part = part[name]
+        part[last] = value
+    (folder / "config.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"library_name": "timm"}, "no configuration of citysegzoo"),
+        ({"format": 2}, "of a later citysegzoo; update"),
+        ({"model": "unnet"}, "no model 'unnet'; did you mean"),
+        ({"model": "../../etc/passwd"}, "there is no model"),
+        ({"model": 3}, "are texts or null"),
+        ({"options__withs": [1]}, "no option 'withs'; did you mean"),
+        ({"options__widths": [4, 8, 8, 8, 16]}, "do not fit this model"),
+        ({"options__widths": [10**9]}, "options.widths has a value that no option has"),
+        ({"options__norm": "yes"}, "norm of model 'unet' is True or False"),
+        ({"options": []}, "options is missing or no object"),
+        ({"num_classes": 12}, "num_classes is 12 but there are 11 labels"),
+        ({"in_channels": 0}, "in_channels must be a whole number"),
+        ({"in_channels": 4}, "1 of another shape"),
+        ({"labels__classes": []}, "labels"),
+        ({"labels__classes": ["road"] * 11}, "a class twice"),
+        ({"labels__palette": [[0, 0, 256]] * 11}, "each 0 to 255"),
+        ({"labels__ignore_index": "255"}, "ignore_index is a whole number"),
+        ({"preprocessing__mean": [0.5]}, "mean has three numbers"),
+        ({"preprocessing__std": [0.0, 1.0, 1.0]}, "std of a Preprocessing must be positive"),
+        ({"preprocessing__channel_order": "rgb"}, "'RGB' or 'BGR'"),
+    ],
+)
+def test_configurations_that_lie(changes: dict, message: str, folder: Path) -> None:
+    with pytest.raises((ValueError, TypeError), match=message) as caught:
+        citysegzoo.load(broken(folder, **changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_configuration_reads_no_file(tmp_path: Path) -> None:
+    """A timm option that would load a file, or fetch one, is refused."""
+    model = citysegzoo.compose("timm/resnet10t", "unet", num_classes=2)
+    folder = model.save_pretrained(tmp_path / "m")
+    with pytest.raises(ValueError, match="no model 'hf-hub:owner/name'"):
+        citysegzoo.load(broken(folder, options__encoder="timm/hf-hub:owner/name"))
+    broken(folder, options__encoder="timm/resnet10t")
+    for option in ("checkpoint_path", "pretrained", "pretrained_cfg_overlay", "cache_dir"):
+        changed = broken(folder, options__encoder_options={"timm_options": {option: "/etc/passwd"}})
+        with pytest.raises(ValueError, match=f"timm_options cannot set '{option}'"):
+            citysegzoo.load(changed)
+
+
+def damaged(folder: Path, change) -> Path:
+    path = folder / "model.safetensors"
+    path.write_bytes(change(path.read_bytes()))
+    return folder
+
+
+def reheaded(content: bytes, change) -> bytes:
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + content[8 + length :]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: b"",
+        lambda content: content[:-100],
+        lambda content: content[: len(content) // 2] + b"\x00" + content[len(content) // 2 + 1 :],
+        lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+        lambda content: struct.pack("<Q", 1 << 60) + content[8:],
+    ],
+)
+def test_damaged_weights(change, folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"its checksum differs.*fetch it again"):
+        citysegzoo.load(damaged(folder, change))
+
+
+def test_headers_that_lie(folder: Path) -> None:
+    """Without digests, the file's own structure is what is left to check."""
+    broken(folder, crc32_of_16_mib_blocks=[])
+    whole = (folder / "model.safetensors").read_bytes()
+    name = "classifier.conv.weight"
+
+    def shape(header: dict) -> None:
+        header[name]["shape"] = [1 << 40, 1]
+
+    def offsets(header: dict) -> None:
+        header[name]["data_offsets"] = [0, 1 << 50]
+
+    def missing(header: dict) -> None:
+        header["another.name"] = header.pop(name)
+
+    for change, message in (
+        (shape, "no whole safetensors file"),
+        (offsets, "no whole safetensors file"),
+        (missing, r"1 missing \(classifier.conv.weight\); 1 unknown \(another.name\)"),
+    ):
+        damaged(folder, lambda _, c=change: reheaded(whole, c))
+        with pytest.raises(ValueError, match=message):
+            citysegzoo.load(folder)
+    for content in (b"", whole[:7], whole[:100], whole[:-1], struct.pack("<Q", 1 << 60)):
+        damaged(folder, lambda _, c=content: c)
+        with pytest.raises(ValueError, match="no whole safetensors file"):
+            citysegzoo.load(folder)
+
+
+def test_weights_of_another_kind(folder: Path) -> None:
+    broken(folder, crc32_of_16_mib_blocks=[])
+    state = citysegzoo.load(folder).state_dict()
+    state["classifier.conv.bias"] = torch.arange(11)
+    save_checkpoint(folder / "model.safetensors", state, {})
+    with pytest.raises(ValueError, match="1 of another kind of number"):
+        citysegzoo.load(folder)
+
+
+def test_fuzzed_configurations(folder: Path) -> None:
+    """Whatever config.json says, loading gives a model or one clear error, quickly."""
+    chance = random.Random(0)
+    text = (folder / "config.json").read_text()
+    values = [None, True, -1, 0, 7, 1e308, "x", "", [], {}, [[]], "../..", [1, 2], {"a": 1}, 65536]
+
+    def mutate(part):
+        if isinstance(part, dict) and part:
+            key = chance.choice(list(part))
+            if chance.random() < 0.2:
+                part[chance.choice(["__class__", "a", key + "x"])] = part.pop(key)
+            elif isinstance(part[key], (dict, list)) and chance.random() < 0.7:
+                mutate(part[key])
+            else:
+                part[key] = chance.choice(values)
+        elif isinstance(part, list) and part:
+            part[chance.randrange(len(part))] = chance.choice(values)
+
+    messages = []
+    for _ in range(150):
+        content = json.loads(text)
+        for _ in range(chance.randint(1, 3)):
+            mutate(content)
+        mutated = json.dumps(content)
+        if chance.random() < 0.2:
+            at = chance.randrange(len(mutated))
+            mutated = mutated[:at] + chance.choice('{}[]",:0\\ ') + mutated[at + 1 :]
+        (folder / "config.json").write_text(mutated)
+        try:
+            citysegzoo.load(folder)
+        except (ValueError, TypeError) as error:
+            messages.append(str(error))
+    assert len(messages) > 50
+    assert all(0 < len(message) < 1500 for message in messages)
+
+
+def test_fuzzed_headers(folder: Path) -> None:
+    broken(folder, crc32_of_16_mib_blocks=[])
+    whole = (folder / "model.safetensors").read_bytes()
+    (length,) = struct.unpack("<Q", whole[:8])
+    rng = np.random.default_rng(0)
+    messages = []
+    for _ in range(150):
+        content = bytearray(whole)
+        for _ in range(rng.integers(1, 4)):
+            content[rng.integers(0, 8 + length)] = rng.integers(0, 256)
+        (folder / "model.safetensors").write_bytes(content)
+        try:
+            citysegzoo.load(folder)
+        except ValueError as error:
+            messages.append(str(error))
+    assert len(messages) > 100
+    assert all(messages)
+
+
+def test_unwritable_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"file"):
+        small().save_pretrained(tmp_path / "file" / "model")
+    assert check_card({}) == {}
+    assert os.listdir(tmp_path) == ["file"]
