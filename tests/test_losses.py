@@ -232,6 +232,15 @@ def test_gradcheck(name: str, reduction: str) -> None:
         assert torch.autograd.gradcheck(lambda x, f=loss: f(x, target), logits.requires_grad_())
 
 
+@pytest.mark.parametrize("name", sorted({*losses.list_losses()} - {*OWN}))
+def test_gradcheck_of_the_reports_forms(name: str) -> None:
+    logits, target = scene(19 if "19" in name or "xiang" in name else 34, (1, 2, 3))
+    loss = losses.create_loss(name)
+    if loss.ignore_index is None:
+        target = target.clamp(max=18)
+    assert torch.autograd.gradcheck(lambda x: loss(x, target), logits.requires_grad_())
+
+
 @pytest.mark.parametrize("name", OWN)
 @pytest.mark.parametrize("per_image", [False, True])
 def test_reductions_agree(name: str, per_image: bool) -> None:

@@ -109,7 +109,8 @@ def test_listing() -> None:
         "unet.fixman2024_enhanced",
         "unet_swinv2_base.fixman2024_jnet",
     ]
-    assert citysegzoo.list_models(pretrained=True) == ["unet.small"]
+    trained = [*(f"segformer_b{i}" for i in range(6)), "unet.small"]
+    assert citysegzoo.list_models(pretrained=True) == trained
     names = citysegzoo.list_models("deeplabv3_resnet*")
     assert names.index("deeplabv3_resnet50") < names.index("deeplabv3_resnet101")
     assert citysegzoo.list_models("nothing*") == []

@@ -192,9 +192,9 @@ def explained(error: Exception, at: str, file: str, *, doing: str = "fetched") -
     # The client's own errors, of which some are no OSError, by whichever library it is built on.
     if type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2"):
         reason = str(error) or type(error).__name__
+        else_ = f", or run `hf download {at.partition('@')[0]}` once where there is a network"
         return ConnectionError(
             f"{file} of {at} could not be {doing}, because the Hub cannot be reached or broke off "
-            f"({reason}); try again, or where there is a network run `hf download "
-            f"{at.partition('@')[0]}` once."
+            f"({reason}); try again{else_ if doing == 'fetched' else ''}."
         )
     return None
