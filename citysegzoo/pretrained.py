@@ -169,7 +169,7 @@ def push_to_hub(
                 if was_edited(Path(there).read_text(encoding="utf-8")):
                     names.remove(CARD)
             except EntryNotFoundError:
-                pass
+                pass  # there is no card yet
             commit = api.create_commit(
                 repo_id,
                 [CommitOperationAdd(name, f"{folder}/{name}") for name in names],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from citysegzoo.data.labels import LabelSet, find_labels, numbered_labels
 from citysegzoo.files import replacing
-from citysegzoo.layers import check_class_weights, check_ignore_index, check_positive
+from citysegzoo.layers import check_ignore_index, check_positive
 from citysegzoo.metrics.counting import count_pairs
 from citysegzoo.metrics.scores import Absent, SegmentationScores
 
@@ -30,9 +29,9 @@ class ConfusionMatrix:
     """Counts of every pair of true and predicted class, over as many images as are shown.
 
     One matrix over a data set is what Cityscapes and most papers score; a mean of scores of
-    single images is another thing (:class:`PerImageScores`). Counts are exact int64 and stay on
-    their device; on an accelerator no update waits for it, and wrong labels are reported by the
-    next call that reads the counts.
+    single images is another thing (:class:`~citysegzoo.metrics.PerImageScores`). Counts are exact
+    int64 and stay on their device; on an accelerator no update waits for it, and wrong labels are
+    reported by the next call that reads the counts.
 
     Args:
         num_classes: Number of classes C; labels are 0 to C - 1.
@@ -295,81 +294,6 @@ class ConfusionMatrix:
                 f"{number} pixels that count were {found}, but the matrix is of "
                 f"{self.num_classes} classes, 0 to {self.num_classes - 1}; map such labels first."
             )
-
-
-class PerImageScores:
-    """The mean over images of each image's own mean IoU, as fixman2024 and others print it.
-
-    It is not the Cityscapes score: every image counts as much, however few pixels a class has in
-    it, and what becomes of the classes that are not there decides more than the predictions do.
-    The metrics of fixman2024 are ``PerImageScores(34, ignore_index=0, absent="zero")``, which a
-    perfect prediction of k classes scores k / 34, and the same with ``class_weights``, called
-    InstanceIoU there.
-
-    Args:
-        num_classes: Number of classes C; labels are 0 to C - 1.
-        ignore_index: Label of the pixels that do not count, or None if all do.
-        absent: ``"skip"`` leaves classes that are neither true nor predicted in an image out of its
-            mean; ``"zero"`` counts them as 0.
-        class_weights: ``(C,)`` factors on true positives and false negatives, or None.
-    """
-
-    def __init__(
-        self,
-        num_classes: int,
-        ignore_index: int | None = 255,
-        *,
-        absent: Absent = "skip",
-        class_weights: Tensor | Sequence[float] | None = None,
-    ) -> None:
-        self._one = ConfusionMatrix(num_classes, ignore_index)
-        if absent not in ("skip", "zero"):
-            raise ValueError(f"absent is 'skip' or 'zero', not {absent!r}.")
-        self.absent = absent
-        self.class_weights = torch.ones(num_classes, dtype=torch.float64)
-        if class_weights is not None:
-            weights = check_class_weights(class_weights)
-            if len(weights) != num_classes:
-                raise ValueError(
-                    f"class_weights has {len(weights)} numbers, but there are {num_classes} "
-                    "classes; give one weight for each."
-                )
-            self.class_weights = weights.double().cpu()
-        self.image_iou: list[float] = []
-
-    def update(self, prediction: Labels, target: Labels) -> None:
-        """Score the images of a batch ``(N, H, W)`` or one ``(H, W)``; see ConfusionMatrix."""
-        prediction, target = self._one._checked(prediction, target)
-        if target.ndim == 2:
-            prediction, target = prediction[None], target[None]
-        found_iou = []
-        for predicted, true in zip(prediction, target, strict=True):
-            self._one.reset()
-            self._one.update(predicted, true)
-            matrix = self._one.matrix.double()
-            hits = matrix.diagonal()
-            found, missed = hits * self.class_weights, (matrix.sum(1) - hits) * self.class_weights
-            union = found + missed + matrix.sum(0) - hits
-            iou = found / union
-            iou = iou.nan_to_num(0.0) if self.absent == "zero" else iou[union > 0]
-            found_iou.append(iou.mean().item())
-        self.image_iou += found_iou  # all of the batch or, if a label was wrong, nothing
-
-    def merge(self, other: PerImageScores) -> None:
-        """Add the images of another one."""
-        if not isinstance(other, PerImageScores):
-            raise TypeError(f"only other PerImageScores can be merged, not {other!r:.50}.")
-        self.image_iou += other.image_iou
-
-    def reset(self) -> None:
-        """Forget all images."""
-        self.image_iou.clear()
-
-    @property
-    def mean_iou(self) -> float:
-        """Mean over the images; those without any score (all void) are left out."""
-        values = [value for value in self.image_iou if value == value]
-        return sum(values) / len(values) if values else float("nan")
 
 
 def _tensor(what: str, values: Labels) -> Tensor:

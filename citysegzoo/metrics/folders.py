@@ -25,9 +25,9 @@ from citysegzoo.data.labels import (
 )
 from citysegzoo.inference.images import PixelsError, read_file
 from citysegzoo.metrics.cityscapes import CityscapesEvaluator, CityscapesScores
+from citysegzoo.metrics.confusion import ConfusionMatrix
 
 if TYPE_CHECKING:
-    from citysegzoo.metrics.confusion import ConfusionMatrix
     from citysegzoo.metrics.scores import SegmentationScores
 
 # Formats that keep every value; a JPEG would make new classes along the edges.
@@ -274,8 +274,6 @@ def _in_order(jobs: Iterator[Future[Any]], ahead: int) -> Iterator[Any]:
 def _counter(labels: LabelSet, instances: bool) -> Any:
     if labels.name == CITYSCAPES_34.name:
         return CityscapesEvaluator(instances=instances)
-    from citysegzoo.metrics.confusion import ConfusionMatrix
-
     return ConfusionMatrix(len(labels), ignore_index=labels.ignore_index)
 
 
