@@ -193,7 +193,9 @@ def create_model(
                 f"not {type(model).__name__}."
             )
         model.name = name
-        model.blueprint = Blueprint(name, {**model_info(name).options, **options}, in_channels)
+        resolved = {**options_of(builder), **settings}
+        resolved = {k: v for k, v in resolved.items() if k not in MODEL_ARGUMENTS}
+        model.blueprint = Blueprint(name, resolved, in_channels)
         model.preprocessing = variant.preprocessing if variant else IMAGENET
         return model
 

@@ -277,6 +277,13 @@ torch.save(model(images).detach(), {out!r})
         assert "not for commercial use" in said
         assert f"cityscapes19 {commit}" in said
         torch.testing.assert_close(torch.load(out), expected, rtol=0, atol=1e-4)
+    # Once cached, without the Hub, whichever of its names the file has there.
+    hub.stop()
+    for tag in (True, "cityscapes_768"):
+        for environment in ({}, {"HF_HUB_OFFLINE": "1"}):
+            out.unlink()
+            elsewhere(program.format(tag=repr(tag), out=str(out)), tmp_path, hub, **environment)
+            torch.testing.assert_close(torch.load(out), expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow

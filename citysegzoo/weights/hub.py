@@ -7,7 +7,7 @@ import mmap
 import os
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -112,6 +112,28 @@ def fetch(
             "and was removed; try again, or ask who published it."
         )
     return path
+
+
+def fetch_any(repository: str, files: Sequence[str]) -> Path:
+    """The first of several files that a repository's main branch has.
+
+    One that is in the cache comes first: without a network nobody can say that the others are not
+    there.
+
+    Raises:
+        OSError: As for :func:`fetch`, if there is none of them.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    first, *others = sorted(
+        files, key=lambda name: not isinstance(try_to_load_from_cache(repository, name), str)
+    )
+    try:
+        return fetch(repository, first)
+    except FileNotFoundError:
+        if not others:
+            raise
+    return fetch_any(repository, others)
 
 
 def commit_of(path: Path) -> str | None:

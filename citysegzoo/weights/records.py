@@ -16,7 +16,7 @@ from torch import Tensor
 from citysegzoo.data.labels import LABEL_SETS, LabelSet
 from citysegzoo.files import replacing
 from citysegzoo.weights.checkpoint import load_checkpoint, read_header
-from citysegzoo.weights.hub import commit_of, fetch, file_sha256
+from citysegzoo.weights.hub import commit_of, fetch, fetch_any, file_sha256
 
 _BUNDLED = Path(__file__).parent / "bundled"
 _PINS = Path(__file__).parent / "pins.json"
@@ -89,22 +89,16 @@ class WeightsRecord:
     def _fetch(self) -> tuple[Path, str | None]:
         assert self.repository is not None
         pin = self.pin
-        if pin is not None:
-            path = fetch(
-                self.repository,
-                pin["file"],
-                revision=pin["revision"],
-                is_right=lambda file: file_sha256(file) == pin["sha256"],
-            )
-            return path, pin["revision"]
-        for name in self.files[:-1]:
-            try:
-                path = fetch(self.repository, name)
-            except FileNotFoundError:
-                continue
+        if pin is None:
+            path = fetch_any(self.repository, self.files)
             return path, commit_of(path)
-        path = fetch(self.repository, self.files[-1])
-        return path, commit_of(path)
+        path = fetch(
+            self.repository,
+            pin["file"],
+            revision=pin["revision"],
+            is_right=lambda file: file_sha256(file) == pin["sha256"],
+        )
+        return path, pin["revision"]
 
 
 def _pins() -> dict[str, Any]:
@@ -127,20 +121,13 @@ def lock(path: Path = _PINS) -> list[str]:
     for record in RECORDS:
         if record.repository is None:
             continue
-        for name in record.files:
-            try:
-                file = fetch(record.repository, name)
-            except FileNotFoundError:
-                if name == record.files[-1]:
-                    raise
-                continue
-            pins[record.repository] = {
-                "file": name,
-                "revision": commit_of(file),
-                "sha256": file_sha256(file),
-            }
-            lines.append(f"{record.repository}: {name} at {commit_of(file)}")
-            break
+        file = fetch_any(record.repository, record.files)
+        pins[record.repository] = {
+            "file": file.name,
+            "revision": commit_of(file),
+            "sha256": file_sha256(file),
+        }
+        lines.append(f"{record.repository}: {file.name} at {commit_of(file)}")
     with replacing(path) as partial:
         partial.write_text(json.dumps(pins, indent=2, sort_keys=True) + "\n")
     return lines
