@@ -41,6 +41,24 @@ def test_torchvision(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFix
         torch.testing.assert_close(model(x), theirs.eval()(x)["out"], rtol=0, atol=1e-4)
 
 
+def test_smp_segformer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the folder that smp writes to a saved model of the same logits."""
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    torch.manual_seed(0)
+    theirs = smp.Segformer("mit_b0", encoder_weights=None, classes=19).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    file, out = tmp_path / "theirs" / "model.safetensors", tmp_path / "ours"
+    arguments = ["convert", str(file), "--output", str(out), "--labels", "cityscapes19"]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "layout: smp_segformer" in said
+    assert "model: segformer_b0, 19 classes (cityscapes19)" in said
+    model = citysegzoo.load(out)
+    images = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(images), theirs(images), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

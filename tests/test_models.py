@@ -3,6 +3,10 @@
 import numpy as np
 import pytest
 import torch
+import torchvision
+from torch import nn
+from torchvision.models.segmentation.deeplabv3 import ASPP, DeepLabHead
+from torchvision.models.segmentation.fcn import FCNHead
 
 import citysegzoo
 from citysegzoo.data import BGR_MEAN, CITYSCAPES_19, CITYSCAPES_34, IMAGENET, UNIT_RANGE
@@ -43,25 +47,16 @@ REPORTED = {
     "unet_aspp.xiang2020": (35_079_613, 19),
     "deeplabv3_resnet50.xiang2020": (39_638_355, 19),
 }
+DEPTHS = (18, 34, 50, 101, 152)
+RESNET_FAMILIES = ("aspp", "deeplabv3", "deeplabv3plus", "fcn", "fcn_dilated", "unet")
 ARCHITECTURES = [
-    "aspp_resnet50",
-    "aspp_resnet101",
-    "deeplabv3_resnet50",
-    "deeplabv3_resnet101",
-    "deeplabv3plus_resnet50",
-    "deeplabv3plus_resnet101",
+    *(f"{family}_resnet{depth}" for family in RESNET_FAMILIES for depth in DEPTHS),
     "fcn",
-    "fcn_dilated_resnet50",
-    "fcn_dilated_resnet101",
-    "fcn_resnet50",
-    "fcn_resnet101",
     *(f"segformer_b{size}" for size in range(6)),
     "segnet_basic",
     "segnet_vgg16",
     "unet",
     "unet_aspp",
-    "unet_resnet50",
-    "unet_resnet101",
     *(f"unet_{swin}_{size}" for swin in ("swin", "swinv2") for size in ("base", "small", "tiny")),
     "unet_vgg16_bn",
 ]
@@ -74,11 +69,13 @@ SMALL_MODELS = {
     ),
     "unet": ("unet.small", {"widths": (4, 8, 8)}),
     "unet, bilinear": ("unet.stevens2020_baseline", {}),
+    "unet on a ResNet": ("unet_resnet18", {"decoder_widths": (8, 8, 8, 8)}),
     "unet_aspp": ("unet_aspp.xiang2020", {"widths": (4, 8, 8), "aspp_width": 4}),
     "segnet": ("segnet_basic", {"width": 8}),
     "aspp": ("aspp_resnet50", {"aspp_width": 8}),
     "aspp, two levels": ("aspp_resnet50.xiang2020", {"aspp_width": 8}),
     "deeplabv3": ("deeplabv3_resnet50", {"aspp_width": 8}),
+    "deeplabv3, basic blocks": ("deeplabv3_resnet18", {"aspp_width": 8}),
     "deeplabv3plus": ("deeplabv3plus_resnet50", {"aspp_width": 8}),
     "all_mlp": ("segformer_b0", {"decoder_width": 8}),
     "fcn_head": ("fcn_dilated_resnet50", {"width": 8}),
@@ -100,6 +97,54 @@ def test_parameter_count_and_classes(name: str) -> None:
     info = citysegzoo.model_info(name)
     assert (info.num_parameters, info.num_classes) == REPORTED[name]
     assert info.labels == {19: CITYSCAPES_19, 34: CITYSCAPES_34}[info.num_classes]
+
+
+def conv(inputs: int, width: int, kernel: int, *, bias: bool) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, width, kernel, bias=bias), nn.BatchNorm2d(width)]
+
+
+def resnet_head(family: str, channels: list[int]) -> list[nn.Module]:
+    """What follows a ResNet of these channels, in torch's and torchvision's own modules."""
+    deepest = channels[-1]
+    if family == "deeplabv3":
+        return [DeepLabHead(deepest, 19)]
+    if family == "fcn_dilated":
+        return [FCNHead(deepest, 19)]
+    if family == "aspp":
+        pyramid = ASPP(deepest, [6, 12, 18])
+        del pyramid.project
+        return [pyramid, nn.Conv2d(5 * 256, 19, 1)]
+    if family == "deeplabv3plus":
+        reduce = conv(channels[1], 48, 1, bias=False)
+        refine = [*conv(256 + 48, 256, 3, bias=False), *conv(256, 256, 3, bias=False)]
+        return [ASPP(deepest, [6, 12, 18]), *reduce, *refine, nn.Conv2d(256, 19, 1)]
+    layers: list[nn.Module] = []
+    if family == "fcn":
+        for inputs, width in zip(
+            (deepest, 512, 256, 128, 64), (512, 256, 128, 64, 32), strict=True
+        ):
+            layers += [nn.ConvTranspose2d(inputs, width, 3), nn.BatchNorm2d(width)]
+    else:
+        widths = (256, 128, 64, 32)
+        below = (deepest, *widths[:-1])
+        for inputs, width, skip in zip(below, widths, channels[-2::-1], strict=True):
+            layers += [nn.ConvTranspose2d(inputs, width, 2)]
+            layers += conv(width + skip, width, 3, bias=True) + conv(width, width, 3, bias=True)
+    return [*layers, nn.Conv2d(32, 19, 1)]
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("family", RESNET_FAMILIES)
+def test_parameter_counts_on_resnets(family: str, depth: int) -> None:
+    with torch.device("meta"):
+        resnet = getattr(torchvision.models, f"resnet{depth}")(weights=None)
+        del resnet.fc
+        expansion = 1 if depth < 50 else 4
+        channels = [64, *(width * expansion for width in (64, 128, 256, 512))]
+        theirs = nn.ModuleList([resnet, *resnet_head(family, channels)])
+        ours = citysegzoo.create_model(f"{family}_resnet{depth}")
+    assert list(ours.encoder.channels) == channels
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
 
 
 def test_listing() -> None:

@@ -127,6 +127,34 @@ class ChenxiDeepLab(torchvision.models.ResNet):
         return F.interpolate(x, size, mode="bilinear", align_corners=True)
 
 
+# What is suggested for smp's networks.
+SMP_DEEPLABV3 = {
+    "output_stride": 8,
+    "aspp_rates": (12, 24, 36),
+    "aspp_width": 256,
+    "dilate_first": True,
+    "align_corners": True,
+}
+SMP_DEEPLABV3PLUS = {
+    "output_stride": 16,
+    "aspp_rates": (12, 24, 36),
+    "aspp_width": 256,
+    "dilate_first": True,
+    "refine_first": True,
+    "separable": True,
+    "align_corners": True,
+}
+SMP_UNET = {
+    "up": "nearest",
+    "skip_first": False,
+    "bias": False,
+    "decoder_widths": (256, 128, 64, 32),
+    "extra_widths": (16,),
+    "classifier_kernel_size": 3,
+}
+SMP_SEGFORMER = {"decoder_width": 256, "dropout": 0.0, "align_corners": True}
+
+
 # From the file to the same logits ---------------------------------------------------------------
 
 # Layout, network, what is suggested, two sizes. Wide ones, so that every atrous rate meets pixels.
@@ -159,17 +187,7 @@ CASES = {
     "smp DeepLabV3": (
         "smp_deeplabv3",
         lambda: smp.DeepLabV3("resnet50", encoder_weights=None, classes=19),
-        (
-            "deeplabv3_resnet50",
-            {
-                "output_stride": 8,
-                "aspp_rates": (12, 24, 36),
-                "aspp_width": 256,
-                "dilate_first": True,
-                "align_corners": True,
-            },
-            19,
-        ),
+        ("deeplabv3_resnet50", SMP_DEEPLABV3, 19),
         [(64, 96), (72, 320)],
     ),
     "smp DeepLabV3, resnet101, narrow": (
@@ -177,18 +195,7 @@ CASES = {
         lambda: smp.DeepLabV3(
             "resnet101", encoder_weights=None, classes=7, decoder_channels=32, in_channels=4
         ),
-        (
-            "deeplabv3_resnet101",
-            {
-                "output_stride": 8,
-                "aspp_rates": (12, 24, 36),
-                "aspp_width": 32,
-                "dilate_first": True,
-                "align_corners": True,
-                "in_channels": 4,
-            },
-            7,
-        ),
+        ("deeplabv3_resnet101", {**SMP_DEEPLABV3, "aspp_width": 32, "in_channels": 4}, 7),
         [(64, 96), (72, 320)],
     ),
     "smp DeepLabV3Plus": (
@@ -196,37 +203,62 @@ CASES = {
         lambda: smp.DeepLabV3Plus(
             "resnet50", encoder_weights=None, classes=19, aux_params={"classes": 2}
         ),
-        (
-            "deeplabv3plus_resnet50",
-            {
-                "output_stride": 16,
-                "aspp_rates": (12, 24, 36),
-                "aspp_width": 256,
-                "dilate_first": True,
-                "refine_first": True,
-                "separable": True,
-                "align_corners": True,
-            },
-            19,
-        ),
+        ("deeplabv3plus_resnet50", SMP_DEEPLABV3PLUS, 19),
         [(64, 96), (80, 640)],
     ),
     "smp Unet": (
         "smp_unet",
         lambda: smp.Unet("resnet50", encoder_weights=None, classes=11),
-        (
-            "unet_resnet50",
-            {
-                "up": "nearest",
-                "skip_first": False,
-                "bias": False,
-                "decoder_widths": (256, 128, 64, 32),
-                "extra_widths": (16,),
-                "classifier_kernel_size": 3,
-            },
-            11,
-        ),
+        ("unet_resnet50", SMP_UNET, 11),
         [(64, 96), (66, 98)],
+    ),
+    **{
+        f"smp Unet, resnet{depth}": (
+            "smp_unet",
+            lambda depth=depth: smp.Unet(f"resnet{depth}", encoder_weights=None, classes=11),
+            (f"unet_resnet{depth}", SMP_UNET, 11),
+            [(64, 96), (66, 98)],
+        )
+        for depth in (18, 34, 152)
+    },
+    **{
+        f"smp DeepLabV3, resnet{depth}": (
+            "smp_deeplabv3",
+            lambda depth=depth: smp.DeepLabV3(f"resnet{depth}", encoder_weights=None, classes=19),
+            (f"deeplabv3_resnet{depth}", SMP_DEEPLABV3, 19),
+            [(64, 96), (72, 320)],
+        )
+        for depth in (18, 34)
+    },
+    **{
+        f"smp DeepLabV3Plus, resnet{depth}": (
+            "smp_deeplabv3plus",
+            lambda depth=depth: smp.DeepLabV3Plus(
+                f"resnet{depth}", encoder_weights=None, classes=19
+            ),
+            (f"deeplabv3plus_resnet{depth}", SMP_DEEPLABV3PLUS, 19),
+            [(64, 96), (80, 640)],
+        )
+        for depth in (18, 34)
+    },
+    "smp Segformer": (
+        "smp_segformer",
+        lambda: smp.Segformer("mit_b0", encoder_weights=None, classes=19),
+        ("segformer_b0", SMP_SEGFORMER, 19),
+        [(64, 96), (160, 32)],
+    ),
+    "smp Segformer, mit_b2, narrow": (
+        "smp_segformer",
+        lambda: smp.Segformer(
+            "mit_b2",
+            encoder_weights=None,
+            classes=7,
+            decoder_segmentation_channels=48,
+            in_channels=4,
+            aux_params={"classes": 2},
+        ),
+        ("segformer_b2", {**SMP_SEGFORMER, "decoder_width": 48, "in_channels": 4}, 7),
+        [(64, 96), (128, 160)],
     ),
     "stevens2020 baseline": (
         "pytorch_unet",
@@ -283,20 +315,32 @@ CASES = {
         [(65, 97), (64, 448)],
     ),
 }
-QUICK = {"torchvision fcn_resnet50", "smp Unet", *(name for name in CASES if "stevens" in name)}
+QUICK = {
+    "torchvision fcn_resnet50",
+    "smp Unet",
+    "smp Unet, resnet34",
+    "smp DeepLabV3, resnet18",
+    "smp DeepLabV3Plus, resnet34",
+    "smp Segformer",
+    *(name for name in CASES if "stevens" in name),
+}
 
 
 def randomise(model: nn.Module) -> None:
-    """Give batch norms statistics and weights that matter, and keep a hundred residuals small."""
+    """Give norms and biases values that matter, and keep a hundred residuals small."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.2)
             module.running_var.uniform_(0.5, 1.5)
+        if isinstance(module, (nn.BatchNorm2d, nn.LayerNorm)):
             nn.init.uniform_(module.weight, 0.5, 1.5)
+        if getattr(module, "bias", None) is not None:
             nn.init.normal_(module.bias, 0, 0.2)
     for module in model.modules():
         if isinstance(module, torchvision.models.resnet.Bottleneck):
             module.bn3.weight.mul_(0.1)
+        elif isinstance(module, torchvision.models.resnet.BasicBlock):
+            module.bn2.weight.mul_(0.1)
 
 
 @torch.no_grad()
@@ -312,8 +356,8 @@ def test_published_file_gives_the_same_logits(case: str, tmp_path: Path) -> None
     state = (theirs.net if isinstance(theirs, TorchvisionNet) else theirs).state_dict()
     file = tmp_path / "published.pt"
     if layout_name.startswith("smp"):
-        file = file.with_suffix(".safetensors")
-        save_file(state, file)
+        theirs.save_pretrained(tmp_path)
+        file = tmp_path / "model.safetensors"
     elif layout_name == "chenxi116_deeplabv3":
         wrapped = {f"module.{k}": v for k, v in state.items()}
         torch.save({"epoch": 40, "state_dict": wrapped, "optimizer": {"lr": 0.007}}, file)
@@ -471,9 +515,6 @@ def test_networks_the_zoo_does_not_have() -> None:
     def layout(state: dict[str, Tensor]) -> Layout:
         return detect_layout(state)
 
-    shallow = build("Unet", encoder_name="resnet34")
-    with pytest.raises(ValueError, match="on ResNet-50 and ResNet-101, not on the ResNet-34 of"):
-        layout(shallow).model(shallow)
     grouped = build("Unet", encoder_name="resnext50_32x4d")
     with pytest.raises(ValueError, match="no plain ResNet-18, 34, 50, 101 or 152"):
         layout(grouped).model(grouped)
@@ -497,6 +538,117 @@ def test_networks_the_zoo_does_not_have() -> None:
     for other in ("UnetPlusPlus", "FPN", "PSPNet"):
         with pytest.raises(ValueError, match="are of no layout"):
             detect_layout(build(other, encoder_name="resnet50"))
+
+
+@pytest.mark.parametrize("depth", [34, 152])
+def test_torchvisions_heads_on_other_resnets_are_refused(depth: int) -> None:
+    """Built by hand: nothing in the weights tells whether and how the ResNet is dilated."""
+
+    def build(head: nn.Module) -> dict[str, Tensor]:
+        backbone = getattr(torchvision.models, f"resnet{depth}")(weights=None)
+        del backbone.fc
+        return meta(lambda: torchvision.models.segmentation.FCN(backbone, head))
+
+    channels = 512 if depth == 34 else 2048
+    for theirs, head in (
+        ("deeplabv3", torchvision.models.segmentation.deeplabv3.DeepLabHead(channels, 2)),
+        ("fcn", torchvision.models.segmentation.fcn.FCNHead(channels, 2)),
+    ):
+        state = build(head)
+        with pytest.raises(
+            ValueError,
+            match=f"has {theirs}_resnet50 and {theirs}_resnet101, not the ResNet-{depth} of these",
+        ):
+            detect_layout(state).model(state)
+
+
+def smp_segformer(encoder: str = "mit_b0", **options: int) -> dict[str, Tensor]:
+    model = smp.Segformer(encoder, encoder_weights=None, classes=2, **options)
+    return dict(model.state_dict())
+
+
+def convert_and_load(state: dict[str, Tensor]) -> None:
+    """All that `citysegzoo convert` does with the weights."""
+    layout = detect_layout(state)
+    name, options, num_classes = layout.model(state)
+    with torch.device("meta"):
+        model = citysegzoo.create_model(name, num_classes=num_classes, **options)
+    load_weights(model, layout.convert(state), source="theirs", assign=True)
+
+
+@pytest.mark.parametrize(
+    "size", ["b0", "b1", "b2", *(pytest.param(size, marks=SLOW) for size in ("b3", "b4", "b5"))]
+)
+def test_every_segformer_of_smp_is_known(size: str) -> None:
+    state = smp_segformer(f"mit_{size}")
+    layout = detect_layout(state)
+    assert layout.name == "smp_segformer"
+    assert layout.model(state) == (f"segformer_{size}", SMP_SEGFORMER, 2)
+    convert_and_load(state)
+
+
+KV = "encoder.block2.1.attn.kv.bias"
+HEAD = "segmentation_head.0.weight"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("decoder.more.weight", torch.zeros(1), "'{}' is no weight of smp's Segformer; load it"),
+        ("encoder.more.weight", torch.zeros(1), "'{}' is no weight of smp's Segformer; load it"),
+        ("encoder.block2.1.attn.q.scale", torch.zeros(1), "'{}' is no weight of smp's Segformer"),
+        ("decoder.mlp_stage.4.linear.bias", torch.zeros(256), "'{}' is no weight of smp's Segfo"),
+        (KV, None, r"2 missing \(encoder.stages.1.blocks.1.attention.key.bias, encoder.stages.1."),
+        ("encoder.block1.0.norm1.weight", None, r"1 missing \(encoder.stages.0.blocks.0.norm1.w"),
+        ("decoder.mlp_stage.3.linear.bias", None, r"1 missing \(decoder.linears.0.bias\)"),
+        ("segmentation_head.0.bias", None, r"1 missing \(classifier.conv.bias\)"),
+        ("encoder.patch_embed3.proj.weight", None, "these weights lack {}, or have them in anoth"),
+        ("decoder.fuse_stage.0.weight", None, "these weights lack {}, or have them in another sh"),
+        (HEAD, None, "these weights lack {}, or have them in another shape"),
+        (HEAD, torch.zeros(2), "these weights lack {}, or have them in another shape"),
+        (KV, torch.zeros(127), r"1 of another shape \(encoder.stages.1.blocks.1.attention.value.b"),
+        (KV, torch.tensor(0.0), r"2 of another shape \(encoder.stages.1.blocks.1.attention.key.b"),
+        (
+            "decoder.mlp_stage.0.linear.weight",
+            torch.zeros(256, 32),
+            r"1 of another shape \(decoder.linears.3.weight\)",
+        ),
+        (
+            "encoder.patch_embed2.proj.weight",
+            torch.zeros(65, 32, 3, 3),
+            r"no SegFormer B0 to B5 has stages of widths \[32, 65, 160, 256\]",
+        ),
+    ],
+)
+def test_smp_segformer_is_strict(key: str, value: Tensor | None, message: str) -> None:
+    """One weight too many, too few (None) or of another shape."""
+    changed = {**smp_segformer(), key: value}
+    if value is None:
+        del changed[key]
+    with pytest.raises(ValueError, match=message.format(key)) as caught:
+        convert_and_load(changed)
+    assert "\n" not in str(caught.value)
+
+
+def test_segformers_the_zoo_does_not_have() -> None:
+    for encoder in ("resnet34", "tu-resnet18"):
+        other = smp_segformer(encoder)
+        assert detect_layout(other).name == "smp_segformer"
+        for use in (convert_state_dict, detect_layout(other).model):
+            with pytest.raises(ValueError, match="on another encoder than mit_b0 to mit_b5; citys"):
+                use(other)
+    short = smp_segformer(encoder_depth=4)
+    with pytest.raises(ValueError, match="encoder_depth=4; citysegzoo has one with 5 alone"):
+        convert_state_dict(short)
+
+
+@pytest.mark.parametrize("key", ["encoder.conv1.weight", "segmentation_head.0.weight"])
+def test_weights_that_tell_the_network_have_to_be_there(key: str) -> None:
+    state = meta(lambda: smp.Unet("resnet18", encoder_weights=None, classes=2))
+    layout = detect_layout(state)
+    for odd in ({k: v for k, v in state.items() if k != key}, {**state, key: torch.zeros(2)}):
+        with pytest.raises(ValueError, match=f"lack {key}, or have them in another shape"):
+            layout.model(odd)
 
 
 def test_branches_in_another_order_are_refused() -> None:

@@ -185,10 +185,26 @@ def test_options_reach_the_parts() -> None:
         )
         default = citysegzoo.create_model("segformer_b3")
     assert model.decoder.channels == 32
+    assert not model.align_corners
     assert model.decoder.fuse.drop.p == 0.2
     assert {block.ffn.drop.p for stage in model.encoder.stages for block in stage.blocks} == {0.3}
     assert model.encoder.stages[0].embed.in_channels == 4
     assert (default.decoder.channels, default.decoder.stride) == (768, 4)
+
+
+@torch.no_grad()
+def test_aligned_corners_are_of_the_logits_alone() -> None:
+    torch.manual_seed(0)
+    model = citysegzoo.create_model("segformer_b0", align_corners=True).eval()
+    images = torch.randn(1, 3, 64, 96)
+    features = model.encoder(images)
+    coarse = model.classifier(model.decoder(features))
+    expected = F.interpolate(coarse, (64, 96), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(model(images), expected, rtol=0, atol=0)
+    plain = citysegzoo.create_model("segformer_b0").eval()
+    plain.load_state_dict(model.state_dict())
+    assert torch.equal(plain.decoder(features), model.decoder(features))
+    assert not torch.allclose(plain(images), expected, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["drop_path_rate", "encoder_dropout", "dropout"])

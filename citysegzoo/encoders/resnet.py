@@ -26,6 +26,9 @@ _BLOCKS = {
     152: (3, 8, 36, 3),
 }
 
+DEPTHS = tuple(_BLOCKS)
+"""The depths there are."""
+
 
 class _Conv(KaimingConv2d):
     """A convolution without bias whose padding keeps the size."""
@@ -163,5 +166,5 @@ class ResNetEncoder(Encoder):
         self.load_state_dict({k: v for k, v in state_dict.items() if not k.startswith("fc.")})
 
 
-for _depth in _BLOCKS:
+for _depth in DEPTHS:
     register_encoder(f"resnet{_depth}")(partial(ResNetEncoder, _depth))

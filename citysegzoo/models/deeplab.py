@@ -9,7 +9,7 @@ from typing import Literal
 from citysegzoo.classifier import Classifier
 from citysegzoo.decoders.aspp import ASPPDecoder
 from citysegzoo.decoders.deeplabv3plus import DeepLabV3PlusDecoder
-from citysegzoo.encoders.resnet import ResNetEncoder
+from citysegzoo.encoders.resnet import DEPTHS, ResNetEncoder
 from citysegzoo.layers import Init, initialise
 from citysegzoo.model import SegmentationModel
 from citysegzoo.registry import register_model
@@ -202,7 +202,7 @@ def aspp_resnet(
     )
 
 
-for _depth in (50, 101):
+for _depth in DEPTHS:
     register_model(f"deeplabv3_resnet{_depth}")(partial(deeplabv3, _depth))
     register_model(f"deeplabv3plus_resnet{_depth}")(partial(deeplabv3plus, _depth))
     register_model(f"aspp_resnet{_depth}")(partial(aspp_resnet, _depth))

@@ -12,7 +12,7 @@ from citysegzoo.classifier import Classifier
 from citysegzoo.decoders.fcn_head import FCNHeadDecoder
 from citysegzoo.decoders.transposed import TransposedDecoder
 from citysegzoo.encoders.plain import PooledConvEncoder, StridedConvEncoder
-from citysegzoo.encoders.resnet import ResNetEncoder
+from citysegzoo.encoders.resnet import DEPTHS, ResNetEncoder
 from citysegzoo.layers import Activation, Init, initialise
 from citysegzoo.model import SegmentationModel
 from citysegzoo.registry import register_model
@@ -145,6 +145,6 @@ def fcn_dilated_resnet(
     return SegmentationModel(encoder, decoder, classifier, num_classes=num_classes)
 
 
-for _depth in (50, 101):
+for _depth in DEPTHS:
     register_model(f"fcn_resnet{_depth}")(partial(fcn_resnet, _depth))
     register_model(f"fcn_dilated_resnet{_depth}")(partial(fcn_dilated_resnet, _depth))

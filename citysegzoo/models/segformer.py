@@ -20,6 +20,7 @@ def segformer(
     encoder_dropout: float = 0.0,
     decoder_width: int | None = None,
     dropout: float = 0.1,
+    align_corners: bool = False,
 ) -> SegmentationModel:
     """SegFormer (Xie et al., NeurIPS 2021): a Mix Transformer and an all-MLP decoder.
 
@@ -32,13 +33,17 @@ def segformer(
         decoder_width: Channels each feature is brought to; None takes 256 for B0 and B1, 768
             for the larger ones.
         dropout: Channel dropout before the classifier.
+        align_corners: Of the bilinear resize of the logits to the image's size
+            (segmentation-models-pytorch); the features are enlarged without.
     """
     if decoder_width is None:
         decoder_width = 256 if size in ("b0", "b1") else 768
     encoder = MiTEncoder(size, in_channels, drop_path_rate=drop_path_rate, dropout=encoder_dropout)
     decoder = AllMLPDecoder(encoder.channels, encoder.strides, width=decoder_width, dropout=dropout)
     classifier = Classifier(decoder.channels, num_classes)
-    return SegmentationModel(encoder, decoder, classifier, num_classes=num_classes)
+    return SegmentationModel(
+        encoder, decoder, classifier, num_classes=num_classes, align_corners=align_corners
+    )
 
 
 for _size in SIZES:

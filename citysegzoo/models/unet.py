@@ -11,6 +11,7 @@ from citysegzoo.decoders.unet import UNetDecoder, Up
 from citysegzoo.decoders.unet_aspp import UNetASPPDecoder
 from citysegzoo.encoders import create_encoder
 from citysegzoo.encoders.plain import PooledConvEncoder
+from citysegzoo.encoders.resnet import DEPTHS
 from citysegzoo.layers import Init, initialise
 from citysegzoo.model import SegmentationModel
 from citysegzoo.registry import register_model
@@ -131,8 +132,12 @@ def unet_on(
 for _size in ("tiny", "small", "base"):
     register_model(f"unet_swin_{_size}")(partial(unet_on, f"swin_{_size}"))
     register_model(f"unet_swinv2_{_size}")(partial(unet_on, f"swinv2_{_size}"))
-for _name in ("resnet50", "resnet101"):
-    register_model(f"unet_{_name}")(partial(unet_on, _name, decoder_widths=(256, 128, 64, 32)))
+for _depth in DEPTHS:
+    # Of the skips, ResNet-18 and 34 have 256, 128, 64 and 64 channels, the deeper ones up to four
+    # times as many; smp takes these widths for all of them.
+    register_model(f"unet_resnet{_depth}")(
+        partial(unet_on, f"resnet{_depth}", decoder_widths=(256, 128, 64, 32))
+    )
 register_model("unet_vgg16_bn")(partial(unet_on, "vgg16_bn"))
 
 

@@ -17,7 +17,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from citysegzoo.registry import suggestion
-from citysegzoo.weights.readers import chenxi116, pytorch_unet, smp, torchvision
+from citysegzoo.weights.readers import (
+    chenxi116,
+    pytorch_unet,
+    smp,
+    smp_segformer,
+    torchvision,
+)
 from citysegzoo.weights.readers._common import StateDict, Suggestion, suggest
 from citysegzoo.weights.readers.chenxi116 import from_chenxi116_deeplabv3
 from citysegzoo.weights.readers.files import read_state_dict
@@ -28,6 +34,7 @@ from citysegzoo.weights.readers.smp import (
     from_smp_deeplabv3plus,
     from_smp_unet,
 )
+from citysegzoo.weights.readers.smp_segformer import from_smp_segformer
 from citysegzoo.weights.readers.torchvision import (
     from_torchvision_deeplabv3,
     from_torchvision_fcn,
@@ -43,6 +50,7 @@ __all__ = [
     "from_pytorch_unet",
     "from_smp_deeplabv3",
     "from_smp_deeplabv3plus",
+    "from_smp_segformer",
     "from_smp_unet",
     "from_torchvision_deeplabv3",
     "from_torchvision_fcn",
@@ -94,8 +102,9 @@ def _suggest_segformer(state_dict: StateDict) -> Suggestion:
     return suggest(
         segformer_variant(state_dict),
         {},
-        first=ours["encoder.stages.0.embed.weight"],
-        classifier=ours["classifier.conv.weight"],
+        ours,
+        first="encoder.stages.0.embed.weight",
+        classifier="classifier.conv.weight",
     )
 
 
@@ -135,6 +144,13 @@ LAYOUTS: tuple[Layout, ...] = (
         smp.matches_unet,
         smp.suggest_unet,
         from_smp_unet,
+    ),
+    Layout(
+        "smp_segformer",
+        "segmentation-models-pytorch's Segformer on a Mix Transformer",
+        smp_segformer.matches_segformer,
+        smp_segformer.suggest_segformer,
+        from_smp_segformer,
     ),
     Layout(
         "pytorch_unet",

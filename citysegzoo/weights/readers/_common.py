@@ -81,6 +81,18 @@ def rename(
     return result
 
 
+def layer_rules(layers: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Rules for whole layers, which one of a layer's own values follows.
+
+    A key that goes on in another way is one of another network and matches none of them.
+
+    Args:
+        layers: Pairs of a pattern for a layer's name, without the last dot, and our name for it.
+    """
+    value = r"\.(?=(?:weight|bias|running_mean|running_var|num_batches_tracked)$)"
+    return tuple((layer + value, f"{ours}.") for layer, ours in layers)
+
+
 def _first_match(key: str, rules: Sequence[tuple[str, str]]) -> str | None:
     for pattern, replacement in rules:
         match = re.match(pattern, key)
@@ -112,24 +124,45 @@ def resnet_depth(state_dict: StateDict, prefix: str) -> int:
     return depth
 
 
-def resnet_model(family: str, state_dict: StateDict, prefix: str) -> str:
-    """The name of ``family`` on the ResNet whose layers begin with ``prefix``.
+def require(state_dict: StateDict, dims: Mapping[str, int]) -> None:
+    """Raise ``ValueError`` where weights that tell the network are missing or of odd shapes.
 
-    Raises:
-        ValueError: If the zoo has that family on other ResNets only.
+    Args:
+        state_dict: The weights.
+        dims: Number of dimensions of each weight that has to be there.
     """
-    depth = resnet_depth(state_dict, prefix)
-    if depth not in (50, 101):
+    odd = [
+        key for key, ndim in dims.items() if key not in state_dict or state_dict[key].ndim != ndim
+    ]
+    if odd:
+        names = ", ".join(odd[:3]) + (", ..." if len(odd) > 3 else "")
         raise ValueError(
-            f"citysegzoo has {family} on ResNet-50 and ResNet-101, not on the ResNet-{depth} of "
-            "these weights; take a checkpoint of one of those."
+            f"these weights lack {names}, or have them in another shape, so that the network "
+            "cannot be told; take the whole checkpoint."
         )
-    return f"{family}{depth}"
 
 
 def suggest(
-    name: str, options: Mapping[str, Any], *, first: Tensor, classifier: Tensor
+    name: str,
+    options: Mapping[str, Any],
+    state_dict: StateDict,
+    *,
+    first: str,
+    classifier: str,
 ) -> Suggestion:
-    """A suggestion with what the first and last convolution's weights tell of it."""
-    channels = {"in_channels": first.shape[1]} if first.shape[1] != 3 else {}
-    return Suggestion(name, {**options, **channels}, classifier.shape[0])
+    """A suggestion with what the first and last convolution's weights tell of it.
+
+    Args:
+        name: Name of the network.
+        options: Its options so far.
+        state_dict: The weights.
+        first: Key of the first convolution's weight.
+        classifier: Key of the classifier's.
+
+    Raises:
+        ValueError: If one of the two is missing or no weight of a convolution.
+    """
+    require(state_dict, {first: 4, classifier: 4})
+    inputs = state_dict[first].shape[1]
+    channels = {"in_channels": inputs} if inputs != 3 else {}
+    return Suggestion(name, {**options, **channels}, state_dict[classifier].shape[0])

@@ -95,8 +95,9 @@ def suggest_deeplabv3(state_dict: StateDict) -> Suggestion:
     return suggest(
         f"deeplabv3_resnet101.mei2019_{known[kernels]}",
         {},
-        first=state_dict["conv1.weight"],
-        classifier=state_dict["aspp.conv3.weight"],
+        state_dict,
+        first="conv1.weight",
+        classifier="aspp.conv3.weight",
     )
 
 

@@ -95,6 +95,7 @@ def suggest_unet(state_dict: StateDict) -> Suggestion:
     return suggest(
         name,
         options,
-        first=state_dict["down_path.0.block.0.weight"],
-        classifier=state_dict["last.weight"],
+        state_dict,
+        first="down_path.0.block.0.weight",
+        classifier="last.weight",
     )

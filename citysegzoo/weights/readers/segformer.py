@@ -11,7 +11,7 @@ import re
 from torch import Tensor
 
 from citysegzoo.encoders.mit import SIZES
-from citysegzoo.weights.readers._common import StateDict, rename
+from citysegzoo.weights.readers._common import StateDict, layer_rules, rename
 
 # Stage (group 1 in the older names, 2 in the present ones) and block (3).
 _EMBED = r"segformer\.(?:encoder\.patch_embeddings\.(\d+)|stages\.(\d+)\.patch_embeddings)\."
@@ -47,9 +47,8 @@ _LAYERS = (
     (r"decode_head\.batch_norm", "decoder.fuse.norm"),
     (r"decode_head\.classifier", "classifier.conv"),
 )
-# A layer is followed by one of its own values, or the key is of another network.
-_VALUE = r"\.(?=(?:weight|bias|running_mean|running_var|num_batches_tracked)$)"
-_RULES = tuple((layer + _VALUE, f"{ours}.") for layer, ours in _LAYERS)
+_RULES = layer_rules(_LAYERS)
+_LINEAR = r"decoder\.linears\.\d+\.weight"
 
 
 def from_transformers_segformer(state_dict: StateDict) -> dict[str, Tensor]:
@@ -66,10 +65,7 @@ def from_transformers_segformer(state_dict: StateDict) -> dict[str, Tensor]:
         ValueError: If a key is not one of that network's, or two are the same weight.
     """
     result = rename(state_dict, _RULES, source="transformers' SegformerForSemanticSegmentation")
-    for name, value in result.items():
-        if name.startswith("decoder.linears.") and name.endswith(".weight"):
-            result[name] = value[..., None, None]  # a linear layer there, a 1x1 convolution here
-    return result
+    return convolve_linears(result)
 
 
 def segformer_variant(state_dict: StateDict) -> str:
@@ -85,14 +81,30 @@ def segformer_variant(state_dict: StateDict) -> str:
     Raises:
         ValueError: If a key is not one of that network's, or no SegFormer has those stages.
     """
-    weights = from_transformers_segformer(state_dict)
+    return variant_of(from_transformers_segformer(state_dict))
+
+
+def variant_of(weights: StateDict) -> str:
+    """Which SegFormer weights are of that have our names already.
+
+    Raises:
+        ValueError: If no SegFormer has stages of those widths and depths.
+    """
     widths, depths = [], []
     for stage in range(4):
         embed = weights.get(f"encoder.stages.{stage}.embed.weight")
-        widths.append(0 if embed is None else embed.shape[0])
-        block = rf"encoder\.stages\.{stage}\.blocks\.\d+\.norm1\.weight"
-        depths.append(sum(re.fullmatch(block, name) is not None for name in weights))
+        widths.append(embed.shape[0] if embed is not None and embed.ndim else 0)
+        blocks = (re.match(rf"encoder\.stages\.{stage}\.blocks\.(\d+)\.", key) for key in weights)
+        depths.append(len({block[1] for block in blocks if block}))
     for size, stages in SIZES.items():
         if stages == (tuple(widths), tuple(depths)):
             return f"segformer_{size}"
     raise ValueError(f"no SegFormer B0 to B5 has stages of widths {widths} and depths {depths}.")
+
+
+def convolve_linears(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The decoder's layers as convolutions: linear ones in other libraries, 1x1 ones here."""
+    return {
+        name: value[..., None, None] if re.fullmatch(_LINEAR, name) else value
+        for name, value in weights.items()
+    }

@@ -1,4 +1,4 @@
-"""Checkpoints of segmentation-models-pytorch (smp) on plain ResNets.
+"""Checkpoints of segmentation-models-pytorch (smp) on plain ResNets, 18 to 152.
 
 smp's dilated stages dilate their first block too, its DeepLabv3+ has separable convolutions, one
 of them on the ASPP's map before the join, and its U-Net repeats pixels on the way up: options of
@@ -14,7 +14,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from citysegzoo.weights.readers._common import StateDict, Suggestion, rename, resnet_model, suggest
+from citysegzoo.weights.readers._common import (
+    StateDict,
+    Suggestion,
+    rename,
+    require,
+    resnet_depth,
+    suggest,
+)
 
 _ENDS = ((r"encoder\.", "encoder."), (r"segmentation_head\.0\.", "classifier.conv."))
 
@@ -72,7 +79,7 @@ def from_smp_deeplabv3(state_dict: StateDict) -> dict[str, Tensor]:
         state_dict: ``state_dict()`` of smp's model; a classification head is left out.
 
     Returns:
-        A state dict for ``create_model("deeplabv3_resnet50", ...)`` or ``_resnet101`` with the
+        A state dict for ``create_model("deeplabv3_resnet50", ...)`` or another depth with the
         options of :func:`suggest_deeplabv3`.
 
     Raises:
@@ -94,7 +101,7 @@ def from_smp_deeplabv3plus(state_dict: StateDict) -> dict[str, Tensor]:
         state_dict: ``state_dict()`` of smp's model; a classification head is left out.
 
     Returns:
-        A state dict for ``create_model("deeplabv3plus_resnet50", ...)`` or ``_resnet101`` with
+        A state dict for ``create_model("deeplabv3plus_resnet50", ...)`` or another depth with
         the options of :func:`suggest_deeplabv3plus`.
 
     Raises:
@@ -119,7 +126,7 @@ def from_smp_unet(state_dict: StateDict) -> dict[str, Tensor]:
         state_dict: ``state_dict()`` of smp's model; a classification head is left out.
 
     Returns:
-        A state dict for ``create_model("unet_resnet50", ...)`` or ``_resnet101`` with the options
+        A state dict for ``create_model("unet_resnet50", ...)`` or another depth with the options
         of :func:`suggest_unet`.
 
     Raises:
@@ -182,7 +189,8 @@ def suggest_unet(state_dict: StateDict) -> Suggestion:
     """The zoo's network for smp's Unet.
 
     Raises:
-        ValueError: If its encoder is cut short or not a ResNet-50 or 101.
+        ValueError: If its encoder is cut short or no plain ResNet, or weights are missing that
+            tell the network.
     """
     widths = [
         state_dict[f"decoder.blocks.{i}.conv2.0.weight"].shape[0]
@@ -194,6 +202,7 @@ def suggest_unet(state_dict: StateDict) -> Suggestion:
             f"these weights are of smp's Unet with encoder_depth={len(widths)}; citysegzoo has "
             "one with 5 alone."
         )
+    require(state_dict, {"segmentation_head.0.weight": 4})
     options = {
         "up": "nearest",
         "skip_first": False,
@@ -215,8 +224,9 @@ def _separable(state_dict: StateDict, convs: str) -> bool:
 
 def _suggest(family: str, options: dict[str, object], state_dict: StateDict) -> Suggestion:
     return suggest(
-        resnet_model(family, state_dict, "encoder."),
+        f"{family}{resnet_depth(state_dict, 'encoder.')}",
         options,
-        first=state_dict["encoder.conv1.weight"],
-        classifier=state_dict["segmentation_head.0.weight"],
+        state_dict,
+        first="encoder.conv1.weight",
+        classifier="segmentation_head.0.weight",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from citysegzoo.weights.readers._common import StateDict, Suggestion, rename, resnet_model, suggest
+from citysegzoo.weights.readers._common import StateDict, Suggestion, rename, resnet_depth, suggest
 
 # From torchvision's names to ours, first match wins.
 _DEEPLABV3 = (
@@ -76,18 +76,26 @@ def matches_fcn(state_dict: StateDict) -> bool:
 
 def suggest_deeplabv3(state_dict: StateDict) -> Suggestion:
     """The zoo's network for torchvision's DeepLabv3."""
-    return _suggest("deeplabv3_resnet", state_dict)
+    return _suggest("deeplabv3", "deeplabv3", state_dict)
 
 
 def suggest_fcn(state_dict: StateDict) -> Suggestion:
     """The zoo's network for torchvision's FCN."""
-    return _suggest("fcn_dilated_resnet", state_dict)
+    return _suggest("fcn", "fcn_dilated", state_dict)
 
 
-def _suggest(family: str, state_dict: StateDict) -> Suggestion:
+def _suggest(theirs: str, ours: str, state_dict: StateDict) -> Suggestion:
+    depth = resnet_depth(state_dict, "backbone.")
+    if depth not in (50, 101):  # built by hand, and nothing tells at what stride
+        raise ValueError(
+            f"torchvision has {theirs}_resnet50 and {theirs}_resnet101, not the ResNet-{depth} of "
+            "these weights, whose stride is unknown; build the network with the output_stride it "
+            "was trained at."
+        )
     return suggest(
-        resnet_model(family, state_dict, "backbone."),
+        f"{ours}_resnet{depth}",
         {},
-        first=state_dict["backbone.conv1.weight"],
-        classifier=state_dict["classifier.4.weight"],
+        state_dict,
+        first="backbone.conv1.weight",
+        classifier="classifier.4.weight",
     )
