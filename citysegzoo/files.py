@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +16,7 @@ os.umask(_UMASK)
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], *, needed: int | None = None) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that takes its place once the block succeeds.
 
     The temporary path keeps the suffix, so that writers which go by it choose the right format.
@@ -22,8 +25,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Args:
         path: File to write; a symbolic link is followed.
+        needed: Bytes it will have, if known, for the message of a full disk.
 
     Raises:
+        OSError: If the disk is full.
         FileNotFoundError: If the folder of ``path`` does not exist.
         IsADirectoryError: If ``path`` is a folder.
     """
@@ -43,5 +48,51 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         # Some writers make files that only their owner may read.
         partial.chmod(target.stat().st_mode if target.exists() else 0o666 & ~_UMASK)
         os.replace(partial, target)
+    except Exception as error:
+        if not is_full(error):
+            raise
+        raise full_disk(
+            f"{path} could not be written",
+            target.parent,
+            needed=needed,
+            remedy="make room there, or save to another disk",
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether a disk without space, or a quota used up, is behind an error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        # hf_xet, which is written in Rust, raises with this text and no number.
+        if "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def full_disk(what: str, folder: Path, *, needed: int | None, remedy: str) -> OSError:
+    """One sentence for a disk without space.
+
+    Args:
+        what: What failed, as the beginning of the sentence.
+        folder: Where there is no space; it need not exist.
+        needed: Bytes that are needed, if known.
+        remedy: What to do.
+    """
+    there = next(
+        parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists()
+    )
+    free = shutil.disk_usage(there).free
+    sizes = [] if needed is None else [f"{_megabytes(needed)} needed"]
+    if needed is None or free < needed:  # a quota, or a disk that was emptied since, says nothing
+        sizes.append(f"{_megabytes(free)} free")
+    return OSError(
+        f"{what}, because there is no space left in {folder} ({', '.join(sizes)}); {remedy}."
+    )
+
+
+def _megabytes(count: int) -> str:
+    return f"{math.ceil(count / 1e5) / 10} MB"

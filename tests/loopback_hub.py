@@ -10,14 +10,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import socket
 import socketserver
 import struct
+import subprocess
 import sys
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote
 
@@ -104,6 +107,26 @@ class LoopbackHub:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def run(self, program: str, cache: Path) -> subprocess.CompletedProcess[str]:
+        """Run a Python program in a process that knows this hub alone and has a cache of its own.
+
+        Nothing is said of progress, so that what is on stderr is what went wrong.
+        """
+        return subprocess.run(
+            [sys.executable, "-c", program],
+            env={
+                **{k: v for k, v in os.environ.items() if not k.startswith("HF_")},
+                "HF_HOME": str(cache),
+                "HF_ENDPOINT": self.endpoint,
+                "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+                "HF_HUB_DISABLE_TELEMETRY": "1",
+                "NO_PROXY": "127.0.0.1",
+            },
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
 
     def add(self, repo_id: str, files: dict[str, bytes], *, message: str = "Add files") -> str:
         """Commit files to main, in a new repository if there is none, and return the commit id."""

@@ -1,17 +1,24 @@
 """The real Hugging Face client against the loopback hub, where it works and where it fails.
 
+And what the zoo asks of it: ImageNet weights for its encoders, and models where no space is left.
+
 What is left out takes the client half a minute: a file that is not in the cache, while the hub
 answers 408, 429 or 5xx (but 501) or refuses connections, is asked for seven times in 23 seconds.
 """
 
+import errno
 import hashlib
 import random
 import re
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import huggingface_hub
 import pytest
+import timm
+import torch
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -23,6 +30,9 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from loopback_hub import LoopbackHub, entity_tag, git_blob_id
+
+import citysegzoo
+from citysegzoo.weights import checkpoint, save_checkpoint
 
 REPO = "streets/unet"
 FILES = {"config.json": b'{"model": "unet.small"}', "model.safetensors": bytes(range(256)) * 40}
@@ -320,3 +330,307 @@ def test_stop_and_start(hub, api) -> None:
     assert api.model_info(REPO).sha == sha
     with pytest.raises(RuntimeError, match="no address"):
         _ = LoopbackHub().endpoint
+
+
+def small_model() -> citysegzoo.SegmentationModel:
+    """A model of 3 MB, which fits a disk of 4 MB once but not twice."""
+    torch.manual_seed(0)
+    return citysegzoo.create_model("unet", widths=(16, 32, 64, 96, 96), num_classes=19).eval()
+
+
+def publish(hub: LoopbackHub, folder: Path) -> str:
+    saved = small_model().save_pretrained(folder)
+    hub.add(REPO, {file.name: file.read_bytes() for file in saved.iterdir()})
+    return REPO
+
+
+def left(folder: Path) -> list[str]:
+    """Files that hold weights, or a part of them."""
+    return [file.name for file in folder.rglob("*") if file.is_file() and file.stat().st_size > 9e4]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MB, which `enlarge` makes larger."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    try:
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)],
+            capture_output=True,
+            text=True,
+        )
+    except FileNotFoundError:
+        pytest.skip("there is no mount command here to make a small disk with")
+    if done.returncode:
+        pytest.skip(f"a small disk cannot be made here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def enlarge(disk: Path, size: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
+
+
+@pytest.mark.slow
+def test_full_disk_on_the_command_line(hub, tmp_path: Path, small_disk: Path) -> None:
+    """One sentence and status 2, nothing that looks whole, and with space the next run works."""
+    source = publish(hub, tmp_path / "saved")
+    arguments = ["segment", "--demo", "--model", source, "--output", str(tmp_path / "out")]
+    program = f"import sys\nfrom citysegzoo.cli import main\nsys.exit(main({arguments}))"
+    done = hub.run(program, small_disk)
+    assert done.returncode == 2
+    said = re.fullmatch(
+        r"citysegzoo: error: model.safetensors of streets/unet could not be fetched, because "
+        r"there is no space left in (\S+) \(([\d.]+) MB needed, ([\d.]+) MB free\); make room "
+        r"there, or keep downloads on another disk with HF_HOME=.\n",
+        done.stderr,
+    )
+    assert said, done.stderr
+    assert Path(said[1]).is_relative_to(small_disk)
+    size = len(hub.files(REPO)["model.safetensors"])
+    assert 0 <= float(said[2]) * 1e6 - size < 1e5
+    assert 0 < float(said[3]) <= 1.1
+    assert left(small_disk) == []
+    assert not list(small_disk.rglob("model.safetensors"))
+    enlarge(small_disk, "16m")
+    done = hub.run(program, small_disk)
+    assert done.returncode == 0, done.stderr
+    assert "demo_street" in done.stdout
+    # From here on what is in the cache is good, without the Hub too.
+    hub.stop()
+    assert hub.run(program, small_disk).returncode == 0
+
+
+@pytest.mark.slow
+def test_disk_without_a_single_free_page(hub, tmp_path: Path, small_disk: Path) -> None:
+    """Not even the name of the commit can be written: no trace of it may count later."""
+    source = publish(hub, tmp_path / "saved")
+    program = (
+        f"import citysegzoo\ntry: citysegzoo.load({source!r})\n"
+        "except OSError as error: print(error)\nelse: print('loaded')"
+    )
+    subprocess.run(["dd", "if=/dev/zero", f"of={small_disk / 'filler'}"], capture_output=True)
+    assert shutil.disk_usage(small_disk).free == 0
+    done = hub.run(program, small_disk)
+    assert "there is no space left in" in done.stdout, done.stderr
+    assert "config.json of streets/unet" in done.stdout
+    (small_disk / "filler").unlink()
+    enlarge(small_disk, "16m")
+    assert hub.run(program, small_disk).stdout == "loaded\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        RuntimeError("Data processing error: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["disk", "quota", "xet"],
+)
+def test_full_disk_half_way(
+    error: Exception, hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As above where no disk can be mounted: the client's writing fails half-way."""
+    source = publish(hub, tmp_path / "saved")
+    options = {"endpoint": hub.endpoint, "cache_dir": tmp_path / "cache"}
+
+    def full(url: str, file, **_: object) -> None:
+        file.write(bytes(100_000))
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("huggingface_hub.file_download.http_get", full)
+        with pytest.raises(
+            OSError, match="config.json .* no space left in .*/cache .* needed"
+        ) as e:
+            citysegzoo.load(source, **options)
+    assert "\n" not in str(e.value)
+    assert left(tmp_path / "cache") == []
+    assert citysegzoo.load(source, **options).num_classes == 19
+
+
+def test_full_disk_while_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was saved before stays, and nothing else is there."""
+    model = small_model()
+    folder = model.save_pretrained(tmp_path / "model")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+
+    def full(path: Path, *_: object) -> None:
+        path.write_bytes(bytes(1000))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_write_aligned", full)
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    with pytest.raises(OSError, match="model.safetensors could not be written, because there is"):
+        model.save_pretrained(folder)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    with pytest.raises(OSError, match="no space left in .* needed.*; make room there, or save to"):
+        save_checkpoint(tmp_path / "x.safetensors", model.state_dict(), {})
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_full_disk_while_saving_for_real(
+    tmp_path: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder that holds a model keeps it; `citysegzoo convert` ends with status 2."""
+    from citysegzoo.cli import main
+
+    model = small_model()
+    enlarge(small_disk, "4m")
+    folder = model.save_pretrained(small_disk / "model")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    for target in (folder, small_disk / "other"):
+        with pytest.raises(
+            OSError, match=r"no space left in .* MB needed, .* MB free\); make"
+        ) as e:
+            model.save_pretrained(target)
+        assert "\n" not in str(e.value)
+    output = small_disk / "converted"
+    options = ["--model", "unet.small", "--output", str(output)]
+    small = citysegzoo.create_model("unet.small", num_classes=11)
+    torch.save(small.state_dict(), tmp_path / "unet.pt")
+    assert main(["convert", str(tmp_path / "unet.pt"), *options]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"citysegzoo: error: {output}/model.safetensors could not be written")
+    assert said.count("\n") == 1
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert left(small_disk) == ["model.safetensors"]
+    assert not any(file.is_file() for file in output.rglob("*"))
+    enlarge(small_disk, "32m")
+    assert main(["convert", str(tmp_path / "unet.pt"), *options]) == 0
+
+
+def publish_encoder(hub: LoopbackHub, tag: str, folder: Path) -> None:
+    """Weights at random, built and saved by timm as it publishes its own: a whole classifier."""
+    published = timm.create_model(tag)
+    with torch.no_grad():
+        for name, value in published.state_dict().items():
+            # All of them: Swin v2 starts with norms of zero, behind which nothing would be seen.
+            if name.endswith("running_var"):
+                value.uniform_(0.5, 1.5)
+            elif value.is_floating_point():
+                value.add_(torch.randn_like(value), alpha=0.1 if value.ndim == 1 else 0.01)
+    timm.models.save_for_hf(published, folder, safe_serialization=True)
+    hub.add(f"timm/{tag}", {file.name: file.read_bytes() for file in folder.iterdir()})
+
+
+# Images at which each stage of a Swin has several windows. At the published size the last one has
+# one, which timm never shifts and the zoo, as segmentation networks do at any size, always does.
+ENCODERS = {
+    "vgg16_bn": ("vgg16_bn.tv_in1k", {}, 64),
+    "swin_tiny": ("swin_tiny_patch4_window7_224.ms_in1k", {"img_size": 448}, 448),
+    "swinv2_tiny": ("swinv2_tiny_window8_256.ms_in1k", {"img_size": 512}, 512),
+    "timm/convnext_atto.d2_in1k": ("convnext_atto.d2_in1k", {}, 64),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_imagenet_encoders(encoder: str, hub, tmp_path: Path) -> None:
+    """The features of timm's own network with these weights, whatever the image's channels."""
+    tag, options, size = ENCODERS[encoder]
+    publish_encoder(hub, tag, tmp_path / "published")
+    program = f"""
+import timm, torch, citysegzoo
+for channels in (3, 1, 4):
+    model = citysegzoo.compose(
+        {encoder!r}, "unet", num_classes=2, in_channels=channels, encoder_weights=True
+    ).eval()
+    theirs = timm.create_model(
+        {tag!r}, pretrained=True, features_only=True, in_chans=channels, **{options}
+    ).eval()
+    image = torch.rand(1, channels, {size}, {size})
+    with torch.inference_mode():
+        expected = theirs(image)
+        found = model.encoder(image)
+    if getattr(theirs, "output_fmt", "NCHW") == "NHWC":
+        expected = [feature.permute(0, 3, 1, 2) for feature in expected]
+    for ours, feature in zip(found, expected, strict=True):
+        assert feature.std() > 1e-3
+        torch.testing.assert_close(ours, feature, rtol=1e-5, atol=1e-5)
+    model.save_pretrained({str(tmp_path)!r} + f"/saved{{channels}}")
+"""
+    done = hub.run(program, tmp_path / "cache")
+    assert done.returncode == 0, done.stderr
+    file = f"/timm/{tag}/resolve/main/model.safetensors"
+    assert sum(r.method == "GET" and r.path == file for r in hub.requests) == 1
+    assert {path for _, path, _ in hub.requests} == {file, f"/api/models/timm/{tag}"}
+    hub.requests.clear()
+    program = f"""
+import citysegzoo
+for channels in (3, 1, 4):
+    citysegzoo.load({str(tmp_path)!r} + f"/saved{{channels}}")
+"""
+    done = hub.run(program, tmp_path / "another cache")
+    assert done.returncode == 0, done.stderr
+    assert hub.requests == []
+
+
+@pytest.mark.slow
+def test_imagenet_weights_of_a_report(hub, tmp_path: Path) -> None:
+    """Exactly the set that fixman2024 names, for images of another size than it was made at."""
+    tag = "swinv2_base_window8_256.ms_in1k"
+    publish_encoder(hub, tag, tmp_path / "published")
+    program = f"""
+import timm, torch, citysegzoo
+model = citysegzoo.create_model("unet_swinv2_base.fixman2024_jnet", encoder_weights=True).eval()
+theirs = timm.create_model({tag!r}, pretrained=True, features_only=True, img_size=512).eval()
+image = torch.rand(1, 3, 512, 512)
+with torch.inference_mode():
+    for ours, feature in zip(model.encoder(image), theirs(image), strict=True):
+        torch.testing.assert_close(ours, feature.permute(0, 3, 1, 2), rtol=1e-5, atol=1e-5)
+model.save_pretrained({str(tmp_path / "saved")!r})
+"""
+    done = hub.run(program, tmp_path / "cache")
+    assert done.returncode == 0, done.stderr
+    file = f"/timm/{tag}/resolve/main/model.safetensors"
+    assert {path for _, path, _ in hub.requests} == {file, f"/api/models/timm/{tag}"}
+    hub.requests.clear()
+    program = f"import citysegzoo; citysegzoo.load({str(tmp_path / 'saved')!r})"
+    assert hub.run(program, tmp_path / "another cache").returncode == 0
+    assert hub.requests == []
+
+
+@pytest.mark.slow
+def test_imagenet_weights_that_do_not_come(hub, tmp_path: Path, small_disk: Path) -> None:
+    """One sentence each, at once; and afterwards they come."""
+    tag = "mobilenetv3_small_100.lamb_in1k"
+    publish_encoder(hub, tag, tmp_path / "published")
+    program = f"""
+import citysegzoo
+try:
+    citysegzoo.compose("timm/{tag}", "unet", encoder_weights=True)
+except OSError as error:
+    print(type(error).__name__, error)
+else:
+    print("loaded")
+"""
+
+    def said() -> str:
+        done = hub.run(program, small_disk)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("\n") == 1
+        return done.stdout
+
+    full = f"OSError model.safetensors of timm/{tag} could not be fetched, because there is no "
+    assert said().startswith(full)
+    assert left(small_disk) == []
+    enlarge(small_disk, "32m")
+    hub.gated[f"timm/{tag}"] = "hf_reader"
+    assert said().startswith(f"PermissionError timm/{tag} is gated: accept its terms")
+    hub.gated.clear()
+    hub.cut_after, hub.reset = 1000, True
+    assert said().startswith(f"ConnectionError the weights {tag!r} are not in the cache and could")
+    hub.cut_after, hub.reset = None, False
+    assert left(small_disk) == []
+    hub.stop()
+    assert "or build without encoder_weights" in said()
+    hub.start()
+    assert said() == "loaded\n"
+    hub.stop()
+    assert said() == "loaded\n"

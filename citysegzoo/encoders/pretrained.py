@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from citysegzoo.base import Encoder
 
+_USUAL_FILES = ("model.safetensors", "pytorch_model.bin")
+
 
 def load_encoder_weights(encoder: Encoder, tag: str | None = None) -> None:
     """Load published ImageNet weights into an encoder, strictly.
@@ -18,9 +20,11 @@ def load_encoder_weights(encoder: Encoder, tag: str | None = None) -> None:
 
     Raises:
         ValueError: If there are no published weights for this encoder, or not of that name.
-        OSError: If they can be neither found in the cache nor fetched.
+        ConnectionError: If they are not in the cache and the Hub cannot be reached.
+        OSError: If they cannot be fetched otherwise, or there is no space for them.
     """
     from citysegzoo.encoders.timm import check_timm_name, create_timm_model
+    from citysegzoo.weights.hub import explained, room_for
 
     if encoder.pretrained_tag is None:
         raise ValueError(
@@ -30,11 +34,46 @@ def load_encoder_weights(encoder: Encoder, tag: str | None = None) -> None:
     tag = tag or encoder.pretrained_tag
     check_timm_name(tag)
     options = {**encoder.timm_options, "pretrained": True}
-    try:
-        published = create_timm_model(tag, options)
-    except (OSError, ConnectionError) as error:
-        raise OSError(
-            f"the weights {tag!r} are not in the cache and could not be fetched from the Hugging "
-            f"Face Hub. Run once with a network, or build without encoder_weights."
-        ) from error
+    repository, file = _published_at(tag)
+    with room_for(repository, file):
+        try:
+            _check_reachable(repository, file)
+            published = create_timm_model(tag, options)
+        except Exception as error:
+            known = explained(error, repository, file)
+            if known is None:
+                raise
+            if isinstance(known, ConnectionError):
+                raise ConnectionError(
+                    f"the weights {tag!r} are not in the cache and could not be fetched from the "
+                    f"Hugging Face Hub; run `hf download {repository} {file}` once where there is "
+                    "a network, or build without encoder_weights."
+                ) from error
+            raise known from error
     encoder.load_timm_weights(published.state_dict())
+
+
+def _published_at(tag: str) -> tuple[str, str]:
+    """The repository and file that timm takes weights from, as far as its registry says so."""
+    import timm
+
+    try:
+        config = timm.get_pretrained_cfg(tag)
+    except RuntimeError:  # there is no such tag, which building it says
+        config = None
+    repository = (config and config.hf_hub_id) or tag
+    return repository, (config and config.hf_hub_filename) or _USUAL_FILES[0]
+
+
+def _check_reachable(repository: str, file: str) -> None:
+    """Raise at once where nothing is cached and there is no Hub to fetch it from."""
+    from huggingface_hub import try_to_load_from_cache
+
+    from citysegzoo.weights.hub import ask_once
+
+    if "/" not in repository:
+        return  # timm has these weights from elsewhere
+    for name in (file, *_USUAL_FILES):
+        if isinstance(try_to_load_from_cache(repository, name), str):
+            return
+    ask_once(repository)

@@ -47,15 +47,18 @@ def save_checkpoint(
         config: The text of config.json, stored in the header under ``"citysegzoo_config"``, so
             that the file alone is enough to load the model.
         dtype: Floating-point type to store, such as ``torch.float16``; None keeps theirs.
+
+    Raises:
+        OSError: If it cannot be written; what was there before is still there then.
     """
     tensors = {
         name: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
         for name, value in state_dict.items()
     }
-    with replacing(Path(path)) as partial:
-        header = {"citysegzoo": json.dumps(dict(card))}
-        if config is not None:
-            header["citysegzoo_config"] = config
+    header = {"citysegzoo": json.dumps(dict(card))}
+    if config is not None:
+        header["citysegzoo_config"] = config
+    with replacing(path, needed=sum(tensor.nbytes for tensor in tensors.values())) as partial:
         _write_aligned(partial, tensors, header)
 
 

@@ -6,11 +6,15 @@ import hashlib
 import mmap
 import os
 import re
+import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+from citysegzoo.files import full_disk, is_full
 
 _REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
 
@@ -76,35 +80,34 @@ def fetch(
         FileNotFoundError: If there is no such repository, revision or file.
         PermissionError: If the repository is private or gated and the token does not open it.
         ConnectionError: If it is not in the cache and the Hub cannot be reached.
-        OSError: If the download fails otherwise, or is not the right file.
+        OSError: If there is no space for it, the download fails otherwise, or is not the right
+            file.
     """
-    from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     at = f"{repository}@{revision}" if revision else repository
     cache_dir = None if options.cache_dir is None else Path(options.cache_dir)
     cached = try_to_load_from_cache(repository, file, cache_dir=cache_dir, revision=revision)
-    try:
-        if not isinstance(cached, str) and not options.local_files_only:
-            # The download asks again and again for half a minute where there is no Hub; this once.
-            HfApi(endpoint=options.endpoint, token=options.token).model_info(
-                repository, revision=revision
+    with room_for(repository, file, revision=revision, options=options):
+        try:
+            if not isinstance(cached, str) and not options.local_files_only:
+                ask_once(repository, revision=revision, options=options)
+            path = Path(
+                hf_hub_download(
+                    repository,
+                    file,
+                    revision=revision,
+                    token=options.token,
+                    cache_dir=cache_dir,
+                    local_files_only=options.local_files_only,
+                    endpoint=options.endpoint,
+                )
             )
-        path = Path(
-            hf_hub_download(
-                repository,
-                file,
-                revision=revision,
-                token=options.token,
-                cache_dir=cache_dir,
-                local_files_only=options.local_files_only,
-                endpoint=options.endpoint,
-            )
-        )
-    except Exception as error:
-        known = explained(error, at, file)
-        if known is None:
-            raise
-        raise known from error
+        except Exception as error:
+            known = explained(error, at, file)
+            if known is None:
+                raise
+            raise known from error
     if is_right is not None and str(path) != cached and not is_right(path):
         _forget(path)
         raise OSError(
@@ -112,6 +115,69 @@ def fetch(
             "and was removed; try again, or ask who published it."
         )
     return path
+
+
+def ask_once(
+    repository: str, *, revision: str | None = None, options: HubOptions = DEFAULTS
+) -> None:
+    """Raise at once if the Hub cannot be reached or has no such repository or revision.
+
+    A download asks again and again for half a minute where there is no Hub.
+    """
+    from huggingface_hub import HfApi
+
+    HfApi(endpoint=options.endpoint, token=options.token).model_info(repository, revision=revision)
+
+
+@contextmanager
+def room_for(
+    repository: str,
+    file: str,
+    *,
+    revision: str | None = None,
+    options: HubOptions = DEFAULTS,
+) -> Iterator[None]:
+    """Say in one sentence that a download within finds no space, how much it needs, and where.
+
+    Args:
+        repository: Where the file is.
+        file: The file that is downloaded.
+        revision: Of the repository.
+        options: How to reach the Hub.
+
+    Raises:
+        OSError: If there was no space.
+    """
+    from huggingface_hub import constants
+
+    try:
+        with warnings.catch_warnings():
+            # The client's own; if it comes true, it is said below.
+            warnings.filterwarnings("ignore", message="Not enough free disk space")
+            yield
+    except Exception as error:
+        if not is_full(error):
+            raise
+        raise full_disk(
+            f"{file} of {repository} could not be fetched",
+            Path(options.cache_dir or constants.HF_HUB_CACHE),
+            needed=_published_size(repository, file, revision=revision, options=options),
+            remedy="make room there, or keep downloads on another disk with HF_HOME=",
+        ) from error
+
+
+def _published_size(
+    repository: str, file: str, *, revision: str | None, options: HubOptions
+) -> int | None:
+    """Bytes of a file on the Hub; None if that cannot be found out."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=options.endpoint, token=options.token)
+    try:
+        info = api.model_info(repository, revision=revision, files_metadata=True)
+    except Exception:
+        return None  # the error to tell of is another
+    return next((s.size for s in info.siblings or () if s.rfilename == file), None)
 
 
 def fetch_any(repository: str, files: Sequence[str]) -> Path:
