@@ -49,7 +49,8 @@ ARCHITECTURES = [
     name
     for name in citysegzoo.list_models()
     # One of each family: depths and sizes of one share their code.
-    if "." not in name and not name.endswith(("18", "101", "152", "_small", "_base", "_large", "b1", "b3", "b4"))
+    if "." not in name
+    and not name.endswith(("18", "101", "152", "_small", "_base", "_large", "b1", "b3", "b4"))
 ]
 
 
