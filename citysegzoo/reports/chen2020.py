@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from citysegzoo.data.augmentation import Augmentation
 from citysegzoo.data.preprocessing import BGR_MEAN
+from citysegzoo.recipe import Recipe
 from citysegzoo.reports._report import Report
 from citysegzoo.reports._tables import CLASSES_5, Column, per_class, read_table
-from citysegzoo.variant import Recipe, Variant
+from citysegzoo.training.schedules import StepDecay
+from citysegzoo.variant import Variant
 
 _TABLE_4 = read_table(
     """
@@ -32,30 +35,35 @@ Data Augmentation (not resized) | 0.8381 0.2589 0.6539 0.2315 0.1877 0.5300 0.14
     corrected={("Transfer Learning", "person"): math.nan},
 )
 
-_ADAM = "Adam (assumed: the assignment's; the report names none)"
-_TENTH = "times 0.1 every 10 epochs"
+_TENTH = StepDecay(every=10, gamma=0.1)
+_HALF_SIZE = Augmentation(resize=(512, 1024))
 _RECIPE = Recipe(
-    loss="cross-entropy",
-    optimizer=_ADAM,
+    loss="chen2020_cross_entropy",
+    optimizer="adam",
     batch_size=4,
-    input_size=(512, 1024),
-    data="Cityscapes fine annotations, 2975 training images, 34 label ids; evaluated on the 19 "
-    "classes with a train id",
+    augmentation=_HALF_SIZE,
+    labels="label_id",
+    notes=("The report names no optimiser: Adam assumed, as in the assignment.",),
 )
 _AUGMENTED = replace(
     _RECIPE,
-    optimizer=f"{_ADAM}, weight decay 1e-4",
     learning_rate=1e-4,
+    weight_decay=1e-4,
     schedule=_TENTH,
     epochs=30,
     batch_size=2,
-    augmentation=("rotation by up to 10 degrees, p 0.2", "horizontal flip, p 0.2"),
+    augmentation=replace(_HALF_SIZE, flip=0.2, rotate=10.0, rotate_probability=0.2),
     notes=(
+        *_RECIPE.notes,
         "Section 3.3 says the baseline's batch size (4), Section 4.2 says 2: 2 taken, it stands "
         "with the rest of the recipe.",
         "Whether 10 degrees is fixed or a bound, and 0.2 for both together or for each, is not "
         "said: a bound and each taken.",
     ),
+)
+
+_RESIZED = (
+    "The image size of this run is not said: resized, as Section 5.2 says of all runs but one."
 )
 
 _BASELINE = Variant(
@@ -87,7 +95,7 @@ REPORT = Report(
             _BASELINE,
             variant="chen2020_augmented",
             summary="The baseline's network trained on full-size images with flips and rotations.",
-            recipe=replace(_AUGMENTED, input_size=(1024, 2048)),
+            recipe=replace(_AUGMENTED, augmentation=replace(_AUGMENTED.augmentation, resize=None)),
             results=_TABLE_4["Data Augmentation (not resized)"],
         ),
         replace(
@@ -103,9 +111,10 @@ REPORT = Report(
             summary="The baseline's network trained with Dice loss.",
             recipe=replace(
                 _RECIPE,
-                loss="soft Dice, 1 - 2TP / (2TP + FP + FN)",
+                loss="chen2020_dice",
                 epochs=37,
                 notes=(
+                    *_RECIPE.notes,
                     "Averaging over classes, smoothing and learning rate are not said; soft, "
                     "because only that can be differentiated. Image size as the baseline's.",
                 ),
@@ -118,7 +127,7 @@ REPORT = Report(
             summary="The baseline with a sixth convolution (3x3, stride 1, 512 channels) and PReLU "
             "in the encoder.",
             options={"init": "xavier_uniform", "activation": "prelu", "extra_convs": 1},
-            recipe=replace(_RECIPE, epochs=32, notes=("Learning rate not said.",)),
+            recipe=replace(_RECIPE, epochs=32),
             results=_TABLE_4["Adapted Model"],
         ),
         Variant(
@@ -133,11 +142,12 @@ REPORT = Report(
                 _RECIPE,
                 epochs=30,
                 batch_size=2,
-                input_size=None,
                 encoder_weights="resnet50.tv_in1k",
                 notes=(
-                    "Loss as the baseline's, assumed; learning rate, image size and the mode of "
-                    "the frozen batch norm are not said.",
+                    *_RECIPE.notes,
+                    _RESIZED,
+                    "Loss as the baseline's, assumed; the mode of the frozen batch norm is not "
+                    "said.",
                 ),
             ),
             results=_TABLE_4["Transfer Learning"],
@@ -161,8 +171,7 @@ REPORT = Report(
                 schedule=_TENTH,
                 epochs=30,
                 batch_size=2,
-                input_size=None,
-                notes=("Whether the images were resized is not said.",),
+                notes=(*_RECIPE.notes, _RESIZED),
             ),
             results=_TABLE_4["U-Net"],
         ),

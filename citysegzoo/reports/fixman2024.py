@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from citysegzoo.data.preprocessing import UNIT_RANGE
+from citysegzoo.recipe import Recipe
 from citysegzoo.reports._report import Report
 from citysegzoo.reports._tables import Column, read_table
-from citysegzoo.variant import Recipe, Result, Variant
+from citysegzoo.training.schedules import Constant, StepDecay
+from citysegzoo.variant import Result, Variant
 
 _VAL = "val(coarse masks)"
 
@@ -126,13 +129,14 @@ lr=0.0001 gamma=0.1       wd=0.0001 dropout=0.1  | 138987.578125 - - - -
 )
 
 _RECIPE = Recipe(
-    loss="cross-entropy over 34 label ids, summed over all pixels of the batch, none ignored",
+    loss="fixman2024_cross_entropy",
+    optimizer="adamw",
     learning_rate=1e-3,
-    schedule="constant",
-    optimizer="AdamW, weight decay 0",
-    input_size=(1024, 2048),
-    data="Cityscapes coarse annotations of the 2975 training images, 34 label ids",
-    kept="lowest validation loss",
+    weight_decay=0.0,
+    schedule=Constant(),
+    annotations="coarse",
+    labels="label_id",
+    kept="lowest_loss",
 )
 
 REPORT = Report(
@@ -186,7 +190,7 @@ REPORT = Report(
             report="fixman2024",
             recipe=replace(
                 _RECIPE,
-                schedule="times sqrt(0.1) every 10 epochs",
+                schedule=StepDecay(every=10, gamma=math.sqrt(0.1)),
                 epochs=92,
                 batch_size=4,
                 notes=(
@@ -215,9 +219,8 @@ REPORT = Report(
             report="fixman2024",
             recipe=replace(
                 _RECIPE,
-                loss="cross-entropy over 34 label ids, summed over the pixels of the batch, "
-                "background (id 0) ignored",
-                optimizer="AdamW, weight decay 1e-4",
+                loss_options={"ignore_index": 0},
+                weight_decay=1e-4,
                 epochs=40,
                 batch_size=4,
                 encoder_weights="swinv2_base_window8_256.ms_in1k",

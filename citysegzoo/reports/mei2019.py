@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from citysegzoo.data.augmentation import Augmentation
+from citysegzoo.recipe import Recipe
 from citysegzoo.reports._report import Report
 from citysegzoo.reports._tables import CLASSES_19, Column, per_class, read_table
-from citysegzoo.variant import Recipe, Result, Variant
+from citysegzoo.training.schedules import Poly
+from citysegzoo.variant import Result, Variant
 
 _MEAN = "mean_class_iou_pct"
 _SHORT = ("person", "motorcycle", "bicycle")
@@ -67,20 +70,20 @@ DL-1* | 77.95 72.53
 )
 
 _RECIPE = Recipe(
-    loss="cross-entropy over 19 classes, void ignored",
-    optimizer="SGD, momentum 0.9, weight decay 1e-4 on all parameters",
+    loss="mei2019_cross_entropy",
+    optimizer="sgd",
     learning_rate=0.007,
-    schedule="polynomial: times (1 - i / m)^0.9 at step i of m",
+    momentum=0.9,
+    weight_decay=1e-4,
+    schedule=Poly(power=0.9),
     epochs=40,
     batch_size=8,
-    input_size=(513, 513),
-    augmentation=("random crop",),
-    data="Cityscapes fine annotations, 2975 training images, 19 classes",
+    augmentation=Augmentation(crop=(513, 513)),
     encoder_weights="resnet101.tv_in1k",
     notes=(
-        "Momentum, weight decay, ignored void, normalisation and crop size are from the code that "
-        "the report builds on (github chenxi116/DeepLabv3.pytorch @046818d); the crop agrees with "
-        "the 33x33 map the report names.",
+        "Momentum, weight decay (on all parameters), ignored void, normalisation and crop size are "
+        "from the code that the report builds on (github chenxi116/DeepLabv3.pytorch @046818d); "
+        "the crop agrees with the 33x33 map the report names.",
         "That code flips and scales too; the report says no augmentation, so only the crop is "
         "kept.",
         "A batch size of 16 was tried too and scored lower.",
@@ -125,12 +128,14 @@ REPORT = Report(
             options={"norm_logits": True},
             report="mei2019",
             recipe=Recipe(
-                loss="cross-entropy over 19 classes",
-                optimizer="SGD",
-                data="Cityscapes fine annotations, 2975 training images, 19 classes",
+                loss="mei2019_cross_entropy",
+                optimizer="sgd",
+                steps=7500,
+                augmentation=Augmentation(resize=(512, 1024)),
                 encoder_weights="vgg16.tv_in1k",
                 notes=(
-                    "7,500 steps; learning rate, batch size and image size are not said.",
+                    "The image size and that void is ignored are defaults of the code that the "
+                    "report credits.",
                     "VGG-16's plain convolutions, weights and biases, are copied into convolutions "
                     "followed by fresh batch norm.",
                 ),

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from citysegzoo.data.preprocessing import UNIT_RANGE
+from citysegzoo.recipe import Recipe
 from citysegzoo.reports._report import Report
 from citysegzoo.reports._tables import CATEGORIES_7, CLASSES_19, Column, per_class, read_table
-from citysegzoo.variant import Recipe, Variant
+from citysegzoo.training.schedules import MultiStepDecay, StepDecay
+from citysegzoo.variant import Variant
 
 # fmt: off
 PIXEL_COUNTS = (
@@ -117,19 +119,13 @@ id7-baseline |
     row_note="",
 )
 
-_CE = "cross-entropy over 34 label ids, mean over all pixels, none ignored"
-_WCE = (
-    "cross-entropy over 34 label ids, none ignored, class i weighted by "
-    "max(1, ln(0.15 * sum(p) / p_i)) with p the training pixel counts (PIXEL_COUNTS), "
-    "divided by the sum of the pixels' weights"
-)
+_CE = "stevens2020_cross_entropy"
 _RECIPE = Recipe(
-    loss=_WCE,
-    input_size=(1024, 2048),
-    data="Cityscapes fine annotations, 2975 training images, 34 label ids, void trained too",
-    kept="last epoch",
+    loss="stevens2020_weighted_cross_entropy",
+    labels="label_id",
+    kept="last",
 )
-_ADAM = "Adam, betas (0.9, 0.999), eps 1e-8, weight decay 5e-4 (added to the gradient)"
+_TABLES_2_AND_3 = replace(_RECIPE, optimizer="adam", learning_rate=1e-2, weight_decay=5e-4)
 _SHAPE = {"widths": (8, 16, 32, 64), "skip_first": False, "init": "kaiming_normal"}
 
 _RUN = Variant(
@@ -179,11 +175,9 @@ REPORT = Report(
             preprocessing=UNIT_RANGE,
             report="stevens2020",
             recipe=replace(
-                _RECIPE,
+                _TABLES_2_AND_3,
                 loss=_CE,
-                optimizer=_ADAM,
-                learning_rate=1e-2,
-                schedule="times 0.1 after every epoch",
+                schedule=StepDecay(every=1, gamma=0.1),
                 epochs=3,
                 batch_size=4,
                 notes=(
@@ -203,10 +197,8 @@ REPORT = Report(
             preprocessing=UNIT_RANGE,
             report="stevens2020",
             recipe=replace(
-                _RECIPE,
-                optimizer=_ADAM,
-                learning_rate=1e-2,
-                schedule="times 0.1 after epochs 1, 4 and 8",
+                _TABLES_2_AND_3,
+                schedule=MultiStepDecay(milestones=(1, 4, 8), gamma=0.1),
                 epochs=10,
                 batch_size=3,
                 notes=(
@@ -252,9 +244,9 @@ REPORT = Report(
             recipe=replace(
                 _RECIPE,
                 learning_rate=1e-2,
-                schedule="times 0.1 at three milestones, which ones is not recorded",
                 epochs=15,
                 notes=(
+                    "The rate drops to a tenth at three milestones, which ones is not recorded.",
                     "The checkpoint's metadata say gamma 0.3 and step 2, which is stale: the rate "
                     "ends at 1e-5, three tenfold drops from 1e-2.",
                 ),

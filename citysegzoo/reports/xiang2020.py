@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from citysegzoo.data.augmentation import Augmentation
+from citysegzoo.recipe import Recipe
 from citysegzoo.reports._report import Report
 from citysegzoo.reports._tables import CLASSES_5, CLASSES_19, Column, per_class, read_table
-from citysegzoo.variant import Recipe, Result, Variant
+from citysegzoo.training.schedules import StepDecay
+from citysegzoo.variant import Result, Variant
 
 # fmt: off
 PIXEL_COUNTS = (
@@ -142,19 +145,21 @@ fcn.xiang2020_dice |
     row_note="",
 )
 
+_AUGMENTATION = Augmentation(flip=0.5, scale=(0.8, 1.2), crop=(800, 800))
+_CROPS_512 = replace(_AUGMENTATION, crop=(512, 512))
 _RECIPE = Recipe(
-    loss="cross-entropy over 19 classes, void ignored",
-    optimizer="Adam",
+    loss="xiang2020_cross_entropy",
+    optimizer="adam",
     learning_rate=0.01,
-    schedule="times 0.2 every 10 epochs",
+    schedule=StepDecay(every=10, gamma=0.2),
     epochs=100,
-    input_size=(800, 800),
-    augmentation=("horizontal flip, p 0.5", "rescale by 0.8 to 1.2", "random crop"),
-    data="Cityscapes fine annotations, 2975 training images, 19 classes",
-    kept="highest mean IoU on validation crops, augmented as in training",
+    augmentation=_AUGMENTATION,
+    kept="best_mean_iou",
     notes=(
         "Settings of the repository's last configuration; the factor was 0.1 before "
         "13 February 2020. Fewer than 100 epochs may have been run.",
+        "The mean IoU that decides is that of validation crops, augmented as in training; a "
+        "smaller last batch is left out.",
     ),
 )
 _FCN_NOTES = (
@@ -166,7 +171,7 @@ _FCN_RECIPE = replace(
     _RECIPE,
     learning_rate=1e-3,
     batch_size=8,
-    augmentation=("random crop",),
+    augmentation=Augmentation(crop=(800, 800)),
     notes=(
         *_FCN_NOTES,
         "No rotation at least, for that is what the augmented run adds; whether crop or resize, "
@@ -215,8 +220,7 @@ REPORT = Report(
             summary="The baseline's network trained with Dice loss.",
             recipe=replace(
                 _FCN_RECIPE,
-                loss="soft Dice over all pixels and classes at once, squared denominator: "
-                "1 - (2 sum(pt) + 1) / (sum(p^2) + sum(t^2) + 1); void has t = 0, but its p counts",
+                loss="xiang2020_dice",
                 notes=(
                     *_FCN_RECIPE.notes,
                     "No committed train.py has the Dice loss; settings as the baseline's, assumed.",
@@ -233,8 +237,7 @@ REPORT = Report(
             summary="The baseline's network trained with class weights.",
             recipe=replace(
                 _FCN_RECIPE,
-                loss="cross-entropy over 19 classes, void ignored, class c weighted by "
-                "5 sqrt(min(n) / n_c) with n the pixel counts (PIXEL_COUNTS)",
+                loss="xiang2020_weighted_cross_entropy",
                 notes=(
                     *_FCN_RECIPE.notes,
                     "The weights are those of the train.py of 13 February 2020; the WCELoss in "
@@ -253,12 +256,7 @@ REPORT = Report(
             summary="The baseline's network trained with flips, rotations and rescaling.",
             recipe=replace(
                 _FCN_RECIPE,
-                augmentation=(
-                    "horizontal flip, p 0.5",
-                    "rotation by up to 3 degrees",
-                    "rescale by 0.8 to 1.2",
-                    "random crop",
-                ),
+                augmentation=replace(_AUGMENTATION, rotate=3.0),
                 notes=(
                     *_FCN_NOTES,
                     "Augmentation as in the later revision; no committed train.py rotates.",
@@ -276,7 +274,7 @@ REPORT = Report(
             recipe=replace(
                 _RECIPE,
                 batch_size=10,
-                input_size=(608, 608),
+                augmentation=replace(_AUGMENTATION, crop=(608, 608)),
                 notes=(*_RECIPE.notes, "An earlier configuration has batch 8."),
             ),
             results=_TABLE_5_UPPER["UNet"] + _TABLE_6["UNet"] + _MERGE["unet.xiang2020"],
@@ -316,7 +314,7 @@ REPORT = Report(
             recipe=replace(
                 _RECIPE,
                 batch_size=16,
-                input_size=(512, 512),
+                augmentation=_CROPS_512,
                 encoder_weights="resnet101.tv_in1k",
                 notes=(*_RECIPE.notes, "config/aspp.yaml."),
             ),
@@ -331,7 +329,7 @@ REPORT = Report(
             recipe=replace(
                 _RECIPE,
                 batch_size=16,
-                input_size=(512, 512),
+                augmentation=_CROPS_512,
                 notes=(*_RECIPE.notes, "config/aspp.yaml."),
             ),
         ),
