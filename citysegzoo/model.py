@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -150,12 +151,16 @@ class SegmentationModel(nn.Module):
         return self
 
     def save_pretrained(
-        self, folder: str | os.PathLike[str], *, card: Mapping[str, Any] | None = None
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        card: Mapping[str, Any] | None = None,
+        dtype: torch.dtype | None = None,
     ) -> Path:
         """Write the model to a folder; see :func:`citysegzoo.pretrained.save_pretrained`."""
         from citysegzoo.pretrained import save_pretrained
 
-        return save_pretrained(self, folder, card=card)
+        return save_pretrained(self, folder, card=card, dtype=dtype)
 
     def push_to_hub(
         self,

@@ -38,24 +38,29 @@ def save_pretrained(
     folder: str | os.PathLike[str],
     *,
     card: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Path:
     """Write a model to a folder: ``model.safetensors``, ``config.json`` and ``README.md``.
+
+    The name of a ``.safetensors`` file gets that one file, which :func:`load` takes as well: it
+    holds the configuration too, and is replaced in one go.
 
     Args:
         model: A model that the zoo built.
         folder: Where to; made if it does not exist. Files of these names are replaced.
         card: What is known of the weights: ``data``, ``score``, ``licence``, ``source``,
             ``citation``, ``command``; None takes the model's own.
+        dtype: Floating-point type to store, such as ``torch.float16``; None keeps theirs.
 
     Returns:
-        The folder.
+        The folder or file.
 
     Raises:
         ValueError: If the model is not as the zoo built it, or its labels are of another number.
         TypeError: If the card has a field that cards do not have.
         OSError: If the folder cannot be written to.
     """
-    return _write(model, Path(folder), card, source=str(folder))
+    return _write(model, Path(folder), card, source=str(folder), dtype=dtype)
 
 
 def load(
@@ -186,7 +191,12 @@ def push_to_hub(
 
 
 def _write(
-    model: SegmentationModel, folder: Path, card: Mapping[str, Any] | None, *, source: str
+    model: SegmentationModel,
+    target: Path,
+    card: Mapping[str, Any] | None,
+    *,
+    source: str,
+    dtype: torch.dtype | None = None,
 ) -> Path:
     from citysegzoo import __version__
 
@@ -222,17 +232,16 @@ def _write(
             f"the model is no longer what {model.name or 'compose'} builds (layers were added, "
             "removed or replaced), so that it could not be loaded; save its state_dict instead."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(folder / WEIGHTS, state, config.card, config=config.to_json())
-    config = replace(
-        config,
-        sha256=file_sha256(folder / WEIGHTS),
-        checksums=block_checksums(folder / WEIGHTS),
-    )
+    weights = target if target.suffix == ".safetensors" else target / WEIGHTS
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(weights, state, config.card, config=config.to_json(), dtype=dtype)
+    if weights == target:
+        return target
+    config = replace(config, sha256=file_sha256(weights), checksums=block_checksums(weights))
     for name, text in ((CARD, write_card(config, source=source)), (CONFIG, config.to_json())):
-        with replacing(folder / name) as partial:
+        with replacing(target / name) as partial:
             partial.write_text(text, encoding="utf-8")
-    return folder
+    return target
 
 
 def _read_folder(folder: Path, num_classes: int | None, *, source: str) -> SegmentationModel:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
@@ -87,6 +90,51 @@ def overlay(
     line = _boundaries(ids, width=max(1, round(max(picture.size) / 1000)))
     result.paste(result.point(lambda value: value * 0.4), mask=line)
     return _with_legend(result, class_shares(ids, label_set), label_set) if legend else result
+
+
+def draw_curves(
+    curves: Mapping[str, Sequence[tuple[float, float]]], *, size: tuple[int, int] = (960, 320)
+) -> PIL.Image.Image:
+    """Learning curves, one panel for each.
+
+    Args:
+        curves: Points ``(x, y)`` of each curve by its name, x rising; points that are not finite
+            are left out.
+        size: (width, height) of the picture in pixels.
+
+    Returns:
+        RGB picture.
+    """
+    picture = PIL.Image.new("RGB", size, _PAPER)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
+    width, height = size[0] / max(1, len(curves)), size[1]
+    for number, (name, points) in enumerate(curves.items()):
+        left, right = number * width + 52, (number + 1) * width - 14
+        top, bottom = 30, height - 26
+        draw.rectangle((left, top, right, bottom), outline=(214, 217, 221))
+        draw.text((left, 10), name, _INK, font)
+        points = [point for point in points if all(map(math.isfinite, point))]
+        if not points:
+            continue
+        xs, ys = zip(*points, strict=True)
+        spread = [(min(values), max(values) - min(values) or 1) for values in (xs, ys)]
+        (x0, x_range), (y0, y_range) = spread
+        line = [
+            (
+                left + (x - x0) / x_range * (right - left),
+                bottom - (y - y0) / y_range * (bottom - top),
+            )
+            for x, y in points
+        ]
+        draw.line(line, (31, 119, 180), 2)
+        x, y = line[-1]
+        draw.ellipse((x - 3, y - 3, x + 3, y + 3), (31, 119, 180))
+        for value, height_ in ((max(ys), top), (min(ys), bottom)):
+            draw.text((left - 4, height_), f"{value:.3g}", _FAINT, font, anchor="rm")
+        for value, x, anchor in ((xs[0], left, "la"), (xs[-1], right, "ra")):
+            draw.text((x, bottom + 6), f"{value:g}", _FAINT, font, anchor=anchor)
+        draw.text((right, 10), f"{ys[-1]:.4g}", _FAINT, font, anchor="ra")
+    return picture
 
 
 def _counted(

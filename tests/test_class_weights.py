@@ -15,7 +15,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset
 from torchvision import tv_tensors
 
+from citysegzoo.losses import create_loss
 from citysegzoo.losses.class_weights import (
+    CLASS_WEIGHTS,
     PixelCounts,
     count_pixels,
     enet_weights,
@@ -378,3 +380,25 @@ def test_arguments(num_classes: Any, ignore: Any, message: str) -> None:
 def test_progress_is_for_terminals(capsys: pytest.CaptureFixture[str]) -> None:
     count_pixels(MAPS, 4)
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "formula"),
+    [
+        ("stevens2020_weighted_cross_entropy", log_frequency_weights),
+        ("xiang2020_weighted_cross_entropy", inverse_root_weights),
+    ],
+)
+def test_reports_losses_take_the_counts_of_other_data(
+    name: str, formula: Callable[..., Tensor]
+) -> None:
+    counts = [900, 90, 10]
+    assert torch.equal(create_loss(name, pixel_counts=counts).class_weights, formula(counts))
+    assert len(create_loss(name).class_weights) in (19, 34)
+
+
+@pytest.mark.parametrize("name", CLASS_WEIGHTS)
+def test_every_formula_takes_counts_and_absent(name: str) -> None:
+    weights = CLASS_WEIGHTS[name]([1000, 0, 1], absent=7.0)
+    assert weights[1] == 7
+    assert weights[0] < weights[2]

@@ -449,3 +449,24 @@ def test_unwritable_folder(tmp_path: Path) -> None:
         small().save_pretrained(tmp_path / "file" / "model")
     assert check_card({}) == {}
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_one_file_is_a_whole_model(tmp_path: Path) -> None:
+    model = small()
+    file = model.save_pretrained(tmp_path / "new" / "best.safetensors", card=CARD)
+    assert file == tmp_path / "new" / "best.safetensors"
+    assert [f.name for f in file.parent.iterdir()] == [file.name]
+    again = citysegzoo.load(file)
+    same(again, model)
+    assert again.card == CARD
+    assert again.labels is CAMVID_11
+
+
+def test_weights_can_be_stored_in_half_the_size(tmp_path: Path) -> None:
+    model = small()
+    whole = model.save_pretrained(tmp_path / "whole")
+    half = model.save_pretrained(tmp_path / "half", dtype=torch.float16)
+    sizes = [(f / "model.safetensors").stat().st_size for f in (whole, half)]
+    assert sizes[1] < 0.75 * sizes[0]  # a small network's header is a good part of it
+    for ours, theirs in zip(citysegzoo.load(half).parameters(), model.parameters(), strict=True):
+        assert torch.equal(ours, theirs.half().float())

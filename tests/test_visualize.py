@@ -18,7 +18,7 @@ from citysegzoo.data.labels import (
     LabelSet,
     numbered_labels,
 )
-from citysegzoo.visualize import class_shares, label_image, overlay
+from citysegzoo.visualize import class_shares, draw_curves, label_image, overlay
 
 LABEL_SETS = [CAMVID_11, CITYSCAPES_19, CITYSCAPES_34, CITYSCAPES_CATEGORIES]
 
@@ -209,3 +209,19 @@ def test_overlay_is_fast() -> None:
     start = time.process_time()
     overlay(grey(1024, 2048), quarters(1024, 2048), CITYSCAPES_19)
     assert time.process_time() - start < 5
+
+
+def test_curves_are_drawn_where_they_are() -> None:
+    picture = draw_curves({"loss": [(1, 3.0), (2, float("nan")), (3, 1.0)]}, size=(300, 200))
+    blue = np.argwhere((np.asarray(picture) == (31, 119, 180)).all(-1))
+    assert picture.size == (300, 200)
+    first, last = blue[blue[:, 1].argmin()], blue[blue[:, 1].argmax()]
+    assert first[0] < 40  # begins above, at its largest
+    assert last[0] > 160  # and ends below
+
+
+@pytest.mark.parametrize(
+    "curves", [{}, {"loss": []}, {"loss": [(1, float("inf"))]}, {"a": [(1, 2)]}]
+)
+def test_curves_without_a_line(curves: dict[str, list[tuple[float, float]]]) -> None:
+    assert draw_curves(curves).size == (960, 320)

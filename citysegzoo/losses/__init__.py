@@ -14,6 +14,7 @@ from torch import nn
 from citysegzoo.losses import reports as _reports  # noqa: F401  registers the reports' forms
 from citysegzoo.losses.base import SegmentationLoss
 from citysegzoo.losses.class_weights import (
+    CLASS_WEIGHTS,
     PixelCounts,
     count_pixels,
     enet_weights,
@@ -68,6 +69,7 @@ def list_losses() -> list[str]:
 
 
 __all__ = [
+    "CLASS_WEIGHTS",
     "CombinedLoss",
     "CrossEntropyLoss",
     "DiceLoss",

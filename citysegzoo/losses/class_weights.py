@@ -172,6 +172,16 @@ def enet_weights(counts: Counts, *, c: float = 1.02, absent: float | None = None
     )
 
 
+CLASS_WEIGHTS: dict[str, Callable[..., Tensor]] = {
+    "enet": enet_weights,
+    "inverse_frequency": inverse_frequency_weights,
+    "inverse_root": inverse_root_weights,
+    "log_frequency": log_frequency_weights,
+    "median_frequency": median_frequency_weights,
+}
+"""The formulas by name, to choose one on a command line; each takes counts and ``absent``."""
+
+
 @dataclass(frozen=True, eq=False)  # a tensor has no single truth to compare by
 class PixelCounts:
     """What :func:`count_pixels` found.

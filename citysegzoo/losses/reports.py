@@ -7,7 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from citysegzoo.losses.base import SegmentationLoss
-from citysegzoo.losses.class_weights import inverse_root_weights, log_frequency_weights
+from citysegzoo.losses.class_weights import (
+    Counts,
+    inverse_root_weights,
+    log_frequency_weights,
+)
 from citysegzoo.losses.cross_entropy import CrossEntropyLoss
 from citysegzoo.losses.dice import DiceLoss
 from citysegzoo.losses.iou import IoULoss
@@ -16,16 +20,22 @@ from citysegzoo.registry import register_loss
 
 
 @register_loss("stevens2020_weighted_cross_entropy")
-def stevens2020_weighted_cross_entropy(*, ignore_index: int | None = None) -> CrossEntropyLoss:
+def stevens2020_weighted_cross_entropy(
+    *, ignore_index: int | None = None, pixel_counts: Counts | None = None
+) -> CrossEntropyLoss:
     """Cross entropy over all 34 label ids, weighted by log frequency (equations 2 to 4).
 
     The mean divides by the sum of the pixels' weights, which equation 2 leaves out.
+
+    Args:
+        ignore_index: Label of the pixels that do not count; None if all do.
+        pixel_counts: Pixels of each class in other data, for weights by the same formula; None
+            takes the counts of Cityscapes, which the report used.
     """
     from citysegzoo.reports.stevens2020 import PIXEL_COUNTS
 
-    return CrossEntropyLoss(
-        ignore_index=ignore_index, class_weights=log_frequency_weights(PIXEL_COUNTS)
-    )
+    counts = PIXEL_COUNTS if pixel_counts is None else pixel_counts
+    return CrossEntropyLoss(ignore_index=ignore_index, class_weights=log_frequency_weights(counts))
 
 
 @register_loss("stevens2020_cross_entropy")
@@ -92,13 +102,20 @@ def xiang2020_cross_entropy(*, ignore_index: int | None = 255) -> CrossEntropyLo
 
 
 @register_loss("xiang2020_weighted_cross_entropy")
-def xiang2020_weighted_cross_entropy(*, ignore_index: int | None = 255) -> CrossEntropyLoss:
-    """Cross entropy over 19 classes, void ignored, weighted by 5 sqrt(min n / n_c)."""
+def xiang2020_weighted_cross_entropy(
+    *, ignore_index: int | None = 255, pixel_counts: Counts | None = None
+) -> CrossEntropyLoss:
+    """Cross entropy over 19 classes, void ignored, weighted by 5 sqrt(min n / n_c).
+
+    Args:
+        ignore_index: Label of the pixels that do not count; None if all do.
+        pixel_counts: Pixels of each class in other data, for weights by the same formula; None
+            takes the counts of Cityscapes, which the report used.
+    """
     from citysegzoo.reports.xiang2020 import PIXEL_COUNTS
 
-    return CrossEntropyLoss(
-        ignore_index=ignore_index, class_weights=inverse_root_weights(PIXEL_COUNTS)
-    )
+    counts = PIXEL_COUNTS if pixel_counts is None else pixel_counts
+    return CrossEntropyLoss(ignore_index=ignore_index, class_weights=inverse_root_weights(counts))
 
 
 @register_loss("xiang2020_dice")

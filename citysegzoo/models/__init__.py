@@ -11,6 +11,12 @@ OWN_VARIANTS = (
         summary="A U-Net a quarter as wide, quick on a CPU: the network of the bundled weights.",
         options={"widths": (16, 32, 64, 128, 256)},
     ),
+    Variant(
+        "unet_resnet18",
+        "street",
+        summary="A U-Net on ResNet-18 with a decoder half as wide: the most that 25 MB hold.",
+        options={"decoder_widths": (128, 64, 48, 32)},
+    ),
 )
 
 __all__ = ["OWN_VARIANTS", "deeplab", "fcn", "register_model", "segformer", "segnet", "unet"]
