@@ -1,163 +1,785 @@
-"""Train a model of the zoo on CamVid, from scratch, on a CPU or a GPU.
+"""Train a model of the zoo, with the recipe of its report or with your own settings.
 
-    python examples/train.py --model unet.small --root camvid --output runs/unet-small
+    python examples/train.py --model unet.small --data camvid --root camvid --output runs/unet
+    python examples/train.py --model deeplabv3_resnet101.mei2019_dl2 --data cityscapes \
+        --root cityscapes --output runs/dl2
+    torchrun --nproc-per-node=4 examples/train.py ...   # the same batches, shared by four
 
-Writes ``best.safetensors`` (the weights that score best on the validation split, with a card
-saying what made them), ``last.safetensors`` and ``log.csv`` to the output folder. On a CPU that
-has them, bf16 instructions and the channels-last layout make this several times faster, and
-keeping freed memory another 1.4 times: set MALLOC_MMAP_THRESHOLD_=1073741824 and
-MALLOC_TRIM_THRESHOLD_=2147483648 before the command.
+Every setting of a recipe can be overridden; --help lists them. The output folder gets
+
+    best.safetensors   the weights that score best on the validation split, with what made them;
+                       `citysegzoo segment --model` takes it, and so does citysegzoo.load
+    last.pt            the state of the run: --resume goes on from it, to the same last bit
+    log.csv            rate, loss, mean IoU and the IoU of each class, by epoch
+    curves.png, samples/    loss and score drawn; photograph, labels and prediction at each epoch
 """
 
+from __future__ import annotations
+
 import argparse
+import ast
+import contextlib
 import csv
+import math
+import re
 import shlex
 import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache, cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
-from torchvision import tv_tensors
-from torchvision.transforms import v2
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 import citysegzoo
-from citysegzoo.data import CAMVID_11, CamVid
-from citysegzoo.losses import CrossEntropyLoss, count_pixels, median_frequency_weights
+from citysegzoo.data import (
+    Augmentation,
+    CamVid,
+    Cityscapes,
+    LabeledImages,
+    SampleError,
+    SkipBroken,
+)
+from citysegzoo.data.labels import LabelSet
+from citysegzoo.files import replacing
+from citysegzoo.losses import CLASS_WEIGHTS, CombinedLoss, count_pixels, create_loss
 from citysegzoo.metrics import ConfusionMatrix, SegmentationScores
-from citysegzoo.weights import save_checkpoint
+from citysegzoo.pretrained import save_pretrained
+from citysegzoo.recipe import Recipe
+from citysegzoo.registry import LOSSES, options_of
+from citysegzoo.training.activation_checkpointing import checkpoint_activations
+from citysegzoo.training.averaging import averaging
+from citysegzoo.training.distributed import (
+    Processes,
+    start_processes,
+    stop_processes,
+    synchronise_batch_norm,
+)
+from citysegzoo.training.memory import keep_freed_memory, limit_memory
+from citysegzoo.training.parts import part_weights
+from citysegzoo.training.sampling import Seeded, TrainingBatches, seed_of
+from citysegzoo.training.schedules import Cosine, Schedule, parse_schedule
+from citysegzoo.training.state import load_state, save_state
+from citysegzoo.visualize import draw_curves, overlay
+
+FRAMES = {"cityscapes": (1024, 2048), "camvid": (360, 480)}
+TERMS = {
+    "cityscapes": {
+        "data": "Cityscapes",
+        "licence": "the terms of Cityscapes: non-commercial use, name the source",
+        "source": "Cordts et al., The Cityscapes Dataset for Semantic Urban Scene Understanding, "
+        "CVPR 2016",
+    },
+    "camvid": {
+        "data": "CamVid at 480x360",
+        "licence": "CC BY-NC 4.0: the terms of CamVid, non-commercial use, name the source",
+        "source": "Brostow, Fauqueur, Cipolla: Semantic object classes in video, Pattern "
+        "Recognition Letters 30(2), 2009; split of the SegNet tutorial",
+    },
+}
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--model", default="unet.small", help="a name from `citysegzoo models`")
-    parser.add_argument("--root", type=Path, required=True, help="folder of CamVid")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--epochs", type=int, default=120)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--weight-decay", type=float, default=1e-2)
-    parser.add_argument("--crop", type=int, nargs=2, default=(256, 320), metavar=("H", "W"))
-    parser.add_argument("--ema", type=float, default=0.998, help="decay of the averaged weights")
-    parser.add_argument("--evaluate-every", type=int, default=5, help="epochs between evaluations")
-    parser.add_argument("--limit", type=int, help="use only so many images of each split")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    return parser.parse_args()
+@dataclass(frozen=True)
+class Settings:
+    """What decides the weights that come out. A recipe fills it; the command line overrides it."""
+
+    optimizer: str = "adamw"
+    lr: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.01
+    schedule: Schedule | None = None  # cosine, a twentieth of it warm-up
+    epochs: int = 100
+    batch_size: int = 8
+    accumulate: int = 1
+    loss: str = "cross_entropy"
+    loss_options: dict[str, Any] = field(default_factory=dict)
+    class_weights: str | None = None
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    clip_norm: float | None = None
+    ema: float | None = None
+    precision: str = "fp32"
+    seed: int = 0
+    kept: str = "best_mean_iou"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, to compare and to store."""
+        words = {"schedule": str(self.schedule), "augmentation": str(self.augmentation)}
+        return {**asdict(replace(self, schedule=None)), **words}
 
 
-def augmentation(crop: tuple[int, int]) -> v2.Transform:
-    """Flip, scale by 0.7 to 1.75, crop, change the light; what the crop adds is unlabelled."""
-    void = {tv_tensors.Image: 0, tv_tensors.Mask: CAMVID_11.ignore_index}
-    return v2.Compose(
-        [
-            v2.RandomHorizontalFlip(),
-            v2.RandomResize(int(360 * 0.7), int(360 * 1.75)),
-            v2.RandomCrop(crop, pad_if_needed=True, fill=void),
-            v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.05),
-        ]
+# --- from recipe and command line to settings ----------------------------------------------------
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    p = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument("--model", required=True, help="a name from `citysegzoo models`")
+    p.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help='an option of the model, such as --option "aspp_rates=(3, 6, 9)"',
+    )
+    p.add_argument("--data", choices=FRAMES, required=True)
+    p.add_argument("--root", type=Path, required=True, help="folder of the data set")
+    p.add_argument("--output", type=Path, required=True, help="folder to write to")
+    p.add_argument("--resume", action="store_true", help="go on with the run in --output")
+    p.add_argument("--initial", help="start from the weights of this folder, file or owner/name")
+    p.add_argument(
+        "--encoder-weights",
+        help="ImageNet weights by timm name, or 'none'; the recipe's unless given",
+    )
+
+    recipe = p.add_argument_group("settings", "the recipe's unless given")
+    recipe.add_argument("--epochs", type=int)
+    recipe.add_argument("--batch-size", type=int, help="over all processes and parts")
+    recipe.add_argument("--accumulate", type=int, help="parts in which a batch is computed")
+    recipe.add_argument("--optimizer", choices=("sgd", "adam", "adamw"))
+    recipe.add_argument("--lr", type=float)
+    recipe.add_argument("--momentum", type=float)
+    recipe.add_argument("--weight-decay", type=float)
+    recipe.add_argument(
+        "--schedule",
+        type=schedule_argument,
+        help="constant, step:10:0.2, multistep:1,4,8:0.1, poly:0.9 or cosine:3 (epochs of warm-up)",
+    )
+    recipe.add_argument(
+        "--loss",
+        help="a name from citysegzoo.losses.list_losses(); joined by + "
+        "they are added, as in cross_entropy+dice",
+    )
+    recipe.add_argument(
+        "--class-weights",
+        choices=("none", *CLASS_WEIGHTS),
+        help="from the pixels of the training images",
+    )
+    recipe.add_argument("--clip-norm", type=float, help="largest norm of the gradients")
+    recipe.add_argument("--ema", type=float, help="decay of averaged weights, such as 0.999")
+    recipe.add_argument("--precision", choices=("fp32", "bf16", "fp16"))
+    recipe.add_argument("--kept", choices=("best_mean_iou", "lowest_loss", "last"))
+    recipe.add_argument("--seed", type=int)
+    recipe.add_argument("--resize", type=int, nargs=2, metavar=("H", "W"))
+    recipe.add_argument("--crop", type=int, nargs=2, metavar=("H", "W"))
+    recipe.add_argument("--scale", type=float, nargs=2, metavar=("LOW", "HIGH"))
+    recipe.add_argument("--flip", type=float, metavar="PROBABILITY")
+    recipe.add_argument("--rotate", type=float, metavar="DEGREES")
+    for name in ("brightness", "contrast", "saturation", "hue", "photometric-probability"):
+        recipe.add_argument(f"--{name}", type=float)
+
+    machine = p.add_argument_group("the machine")
+    machine.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    machine.add_argument("--workers", type=int, default=1, help="processes that read images")
+    machine.add_argument("--compile", action="store_true", help="torch.compile")
+    machine.add_argument(
+        "--checkpoint-activations", action="store_true", help="less memory, a third more time"
+    )
+    machine.add_argument("--evaluate-every", type=int, default=1, metavar="EPOCHS")
+    machine.add_argument(
+        "--save-every", type=int, default=0, metavar="STEPS", help="write last.pt within epochs too"
+    )
+    machine.add_argument("--skip-broken", action="store_true", help="go on past broken files")
+    machine.add_argument("--limit", type=int, help="use only so many images of each split")
+    args = p.parse_args(argv)
+    least = dict.fromkeys(("epochs", "batch_size", "accumulate", "evaluate_every", "limit"), 1)
+    for name, value in {**least, "save_every": 0, "workers": 0, "seed": 0}.items():
+        if getattr(args, name) is not None and getattr(args, name) < value:
+            p.error(f"--{name.replace('_', '-')} must be at least {value}")
+    return args
+
+
+def schedule_argument(text: str) -> Schedule:
+    try:
+        return parse_schedule(text)
+    except ValueError as error:  # whose sentence argparse would not show
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def settings_of(args: argparse.Namespace, recipe: Recipe | None, images: int) -> Settings:
+    """The recipe of the model, adapted to the data, under what the command line says."""
+    settings = Settings(precision="bf16" if has_fast_bf16(args.device) else "fp32")
+    unsaid: list[str] = []
+    if recipe is None:
+        crop = {"cityscapes": (768, 768), "camvid": (256, 320)}[args.data]
+        street = Augmentation(flip=0.5, scale=(0.5, 2.0), crop=crop, brightness=0.3, contrast=0.3,
+                              saturation=0.3, hue=0.05)  # fmt: skip
+        settings = replace(settings, augmentation=street, ema=0.998)
+    else:
+        given = {
+            "optimizer": recipe.optimizer, "lr": recipe.learning_rate, "momentum": recipe.momentum,
+            "weight_decay": recipe.weight_decay, "schedule": recipe.schedule,
+            "epochs": recipe.epochs, "batch_size": recipe.batch_size, "loss": recipe.loss,
+            "loss_options": dict(recipe.loss_options), "kept": recipe.kept,
+        }  # fmt: skip
+        settings = replace(settings, **{k: v for k, v in given.items() if v is not None})
+        if recipe.weight_decay is None:
+            settings = replace(settings, weight_decay=0.0)
+        unsaid = [k for k in ("optimizer", "lr", "schedule", "batch_size") if given[k] is None]
+        unsaid += ["epochs"] if recipe.epochs is recipe.steps is None else []
+        augmentation, options = recipe.augmentation, dict(recipe.loss_options)
+        if args.data != recipe.dataset:
+            augmentation = adapted(augmentation, FRAMES[args.data])
+            options.pop("ignore_index", None)  # a label of the other data
+            print(f"adapted from {recipe.dataset} to {args.data}: {augmentation}.")
+        if args.loss not in (None, recipe.loss):
+            options = {}
+        settings = replace(settings, augmentation=augmentation, loss_options=options)
+    changes = {f.name: getattr(args, f.name, None) for f in fields(Augmentation)}
+    changes = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
+    augmentation = replace(
+        settings.augmentation, **{k: v for k, v in changes.items() if v is not None}
+    )
+    over = {f.name: getattr(args, f.name, None) for f in fields(Settings)}
+    settings = replace(settings, **{k: v for k, v in over.items() if v is not None})
+    if recipe and recipe.steps and args.epochs is None:
+        in_epoch = max(1, images // settings.batch_size)
+        settings = replace(settings, epochs=math.ceil(recipe.steps / in_epoch))
+    schedule = settings.schedule or Cosine(warmup_epochs=settings.epochs / 20)
+    settings = replace(settings, augmentation=augmentation, schedule=schedule)
+    if augmentation.scale and not augmentation.crop:
+        raise ValueError("--scale gives images of many sizes; add --crop to batch them.")
+    taken = [f"{name} {getattr(settings, name)}" for name in unsaid if getattr(args, name) is None]
+    if taken:
+        print(f"the report does not say all; taken unless overridden: {', '.join(taken)}.")
+    return settings
+
+
+def adapted(augmentation: Augmentation, frame: tuple[int, int]) -> Augmentation:
+    """The same changes on frames of another size: not resized, and crops no larger than frames."""
+    crop = augmentation.crop
+    if crop is not None:
+        crop = min(crop[0], frame[0]), min(crop[1], frame[1])
+    elif augmentation.scale is not None:
+        crop = frame
+    return replace(augmentation, resize=None, crop=crop)
+
+
+def has_fast_bf16(device: str) -> bool:
+    """Whether bfloat16 is computed by the hardware, and not emulated."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(False)
+    return device == "cpu" and (
+        torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     )
 
 
-def class_weights(root: Path) -> torch.Tensor:
-    """Weight of each class: the square root of median frequency over its own frequency."""
-    label_maps = [annotation for _, annotation in CamVid(root, "train").files]
-    counts = count_pixels(label_maps, len(CAMVID_11), ignore_index=CAMVID_11.ignore_index)
-    return median_frequency_weights(counts.pixels, absent=1.0).sqrt()
+# --- data, model, loss, optimiser ----------------------------------------------------------------
 
 
-@torch.inference_mode()
-def evaluate(model: torch.nn.Module, loader: DataLoader, device: str) -> SegmentationScores:
-    """Scores from one confusion matrix over all images; unlabelled pixels left out."""
-    model.eval()
-    confusion = ConfusionMatrix(len(CAMVID_11), CAMVID_11.ignore_index, device=device)
-    for images, labels in loader:
-        images = model.preprocessing(images.to(device)).contiguous(
-            memory_format=torch.channels_last
-        )
-        with torch.autocast(device, torch.bfloat16):
-            predicted = model(images).argmax(1)
-        confusion.update(predicted, labels)
-    return confusion.scores(CAMVID_11)
-
-
-def main() -> None:
-    args = parse_args()
-    torch.manual_seed(args.seed)
-    args.output.mkdir(parents=True, exist_ok=True)
-    # The card names no folder of this machine.
-    named = {str(args.root): "camvid", f"--root={args.root}": "--root=camvid"}
-    command = ["python", "examples/train.py", *(named.get(a, a) for a in sys.argv[1:])]
-
-    train = CamVid(args.root, "train", transform=augmentation(tuple(args.crop)))
-    val = CamVid(args.root, "val")
+def open_data(
+    args: argparse.Namespace, recipe: Recipe | None
+) -> tuple[LabeledImages, LabeledImages]:
+    """Training and validation images, in the labels of the recipe."""
+    if args.data == "camvid":
+        train, val = CamVid(args.root, "train"), CamVid(args.root, "val")
+    else:
+        labels = recipe.labels if recipe else "train_id"
+        annotations = recipe.annotations if recipe else "fine"
+        train = Cityscapes(args.root, "train", annotations=annotations, labels=labels)
+        val = Cityscapes(args.root, "val", labels=labels)
     train.files, val.files = train.files[: args.limit], val.files[: args.limit]
-    criterion = CrossEntropyLoss(
-        ignore_index=CAMVID_11.ignore_index, class_weights=class_weights(args.root)
-    ).to(args.device)
-    workers = {"num_workers": 1, "persistent_workers": True}
-    batches = DataLoader(train, args.batch_size, shuffle=True, drop_last=True, **workers)
-    val_batches = DataLoader(val, 4, **workers)
+    return train, val
 
-    model = citysegzoo.create_model(args.model, num_classes=len(CAMVID_11))
-    model.labels = CAMVID_11
-    model.to(args.device, memory_format=torch.channels_last)
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(args.ema), use_buffers=True)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), args.lr, weight_decay=args.weight_decay, fused=True
+
+def augment(train: LabeledImages, val: LabeledImages, augmentation: Augmentation) -> None:
+    """Change training images at random, and resize validation images as those are resized."""
+    fill = 0 if train.labels.ignore_index is None else None  # "unlabeled", where it is a class
+    train.transform = augmentation.build(ignore_index=train.labels.ignore_index, label_fill=fill)
+    if augmentation.resize:
+        val.transform = partial(resize_image, size=augmentation.resize)
+
+
+def resize_image(image: Tensor, target: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Validation at the size of training: the image is resized, its labels are not."""
+    from torchvision.transforms.v2 import functional
+
+    return functional.resize(image, list(size), antialias=True), target
+
+
+def create(args: argparse.Namespace, labels: LabelSet) -> nn.Module:
+    """The model, its encoder with the ImageNet weights of the recipe."""
+    options = {}
+    for text in args.option:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--option takes NAME=VALUE, not {text!r}.")
+        try:
+            options[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[name] = value  # a text without quotes
+    encoder_weights: str | bool | None = args.encoder_weights
+    if encoder_weights is None:
+        recipe = citysegzoo.model_info(args.model).recipe
+        encoder_weights = bool(recipe and recipe.encoder_weights and not args.initial)
+    elif encoder_weights == "none":
+        encoder_weights = None
+    model = citysegzoo.create_model(
+        args.model, num_classes=len(labels), encoder_weights=encoder_weights, **options
     )
-    steps = args.epochs * len(batches)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, steps, pct_start=0.1)
+    model.labels = labels
+    if args.initial:
+        start = citysegzoo.load(args.initial, num_classes=len(labels))
+        try:
+            model.load_state_dict(start.state_dict())
+        except RuntimeError as error:
+            raise ValueError(f"{args.initial} holds another model than {args.model}.") from error
+    return model
 
-    best = 0.0
-    log = csv.writer((args.output / "log.csv").open("w", buffering=1))
-    log.writerow(["epoch", "loss", "mean_iou", *CAMVID_11.classes])
-    for epoch in range(1, args.epochs + 1):
-        model.train()
-        total = 0.0
-        for images, labels in tqdm(batches, desc=f"epoch {epoch}/{args.epochs}", disable=None):
-            images = model.preprocessing(images.to(args.device))
-            images = images.contiguous(memory_format=torch.channels_last)
-            with torch.autocast(args.device, torch.bfloat16):
-                logits = model(images)
-            loss = criterion(logits, labels.to(args.device))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            averaged.update_parameters(model)
-            total += loss.item()
 
-        if epoch % args.evaluate_every and epoch != args.epochs:
-            log.writerow([epoch, total / len(batches)])
-            continue
-        scores = evaluate(averaged.module, val_batches, args.device)
-        mean_iou, class_iou = scores.mean_iou, scores.class_iou
-        log.writerow([epoch, total / len(batches), mean_iou, *class_iou.values()])
-        print(f"epoch {epoch}: loss {total / len(batches):.4f}, val mean IoU {100 * mean_iou:.2f}")
+def loss_of(
+    settings: Settings, train: LabeledImages, *, own: bool, skip_broken: bool = False
+) -> nn.Module:
+    """The loss, or a sum of several.
+
+    Class weights are of the pixels of the training images: those asked for, and (``own``) those
+    of a report's loss, whose printed counts are of other data.
+    """
+    labels = train.labels
+
+    def maps() -> Iterator[Any]:
+        for i in range(len(train)):
+            try:
+                yield train.read_labels(i)
+            except SampleError:
+                if not skip_broken:
+                    raise
+
+    @cache
+    def counts() -> Tensor:
+        return count_pixels(maps(), len(labels), ignore_index=labels.ignore_index).pixels
+
+    losses = []
+    for name in settings.loss.split("+"):
+        known = options_of(LOSSES[name])
+        options = dict(settings.loss_options)
+        if "ignore_index" in known:
+            options.setdefault("ignore_index", labels.ignore_index)
+        # Losses over regions count every class alike as they are.
+        by_pixel = name in ("cross_entropy", "focal", "ohem_cross_entropy")
+        if settings.class_weights not in (None, "none") and by_pixel:
+            options["class_weights"] = CLASS_WEIGHTS[settings.class_weights](counts(), absent=1.0)
+        if own and "pixel_counts" in known:
+            pixels = counts()  # a class that is not there may weigh what the rarest does
+            options["pixel_counts"] = pixels.where(pixels > 0, pixels[pixels > 0].min())
+        losses.append(create_loss(name, **options))
+    return losses[0] if len(losses) == 1 else CombinedLoss(*losses)
+
+
+def optimizer_of(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    rate, decay = settings.lr, settings.weight_decay
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, rate, momentum=settings.momentum, weight_decay=decay, fused=True
+        )
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
+    return kind(parameters, rate, weight_decay=decay, fused=True)
+
+
+# --- one run -------------------------------------------------------------------------------------
+
+
+class Run:
+    """A model in training. ``fit`` is the whole of it; the state is what --resume needs."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: nn.Module,
+        train: Dataset[Any],
+        val: Dataset[Any],
+        settings: Settings,
+        processes: Processes,
+        args: argparse.Namespace,
+        card: dict[str, Any],
+    ) -> None:
+        self.settings, self.processes, self.args, self.card = settings, processes, args, card
+        device = processes.device
+        self.batches = TrainingBatches(
+            len(train),
+            settings.batch_size,
+            seed=settings.seed,
+            accumulate=settings.accumulate,
+            rank=processes.rank,
+            world_size=processes.world_size,
+        )
+        workers = {"num_workers": args.workers, "persistent_workers": args.workers > 0}
+        pin = {"pin_memory": device.type == "cuda"}
+        self.loader = DataLoader(Seeded(train), batch_sampler=self.batches, **workers, **pin)
+        mine = range(processes.rank, len(val), processes.world_size)
+        self.val, self.val_loader = val, DataLoader(Subset(val, mine), 1, **workers, **pin)
+
+        self.model = model.to(device, memory_format=torch.channels_last)
+        self.averaged = None
+        if settings.ema:
+            self.averaged = AveragedModel(
+                model, multi_avg_fn=averaging(settings.ema), use_buffers=True
+            )
+        self.criterion = criterion.to(device)
+        self.optimizer = optimizer_of(settings, model)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+        runner = model
+        if processes.world_size > 1:
+            runner = synchronise_batch_norm(runner, device)
+        if args.checkpoint_activations:
+            checkpoint_activations(runner)
+        if args.compile:
+            runner = torch.compile(runner)
+        if processes.world_size > 1:
+            runner = nn.parallel.DistributedDataParallel(runner)
+        self.runner = runner
+
+        self.epoch = self.step = 0  # passes over the images, and steps of this one, that are done
+        self.losses = torch.zeros(self.batches.steps, dtype=torch.float64, device=device)
+        self.best: float | None = None
+        self.best_iou: float | None = None
+        self.log: list[dict[str, Any]] = []
+
+    def fit(self) -> None:
+        settings, output = self.settings, self.args.output
+        while self.epoch < settings.epochs:
+            start = time.perf_counter()
+            loss = self.train_epoch()
+            self.epoch, self.step = self.epoch + 1, 0
+            row = {"epoch": self.epoch, "lr": self.rate(-1), "loss": loss}
+            if self.epoch % self.args.evaluate_every == 0 or self.epoch == settings.epochs:
+                scores, val_loss = self.evaluate()
+                row |= {"val_loss": val_loss, "mean_iou": scores.mean_iou, **scores.class_iou}
+                self.keep(scores, val_loss)
+            self.log.append({**row, "seconds": time.perf_counter() - start})
+            if self.processes.first:
+                self.write_log()
+                self.save()  # last: a run that is stopped before it does all of this again
+                score = f", val mean IoU {100 * row['mean_iou']:.2f}" if "mean_iou" in row else ""
+                print(f"epoch {self.epoch}: loss {loss:.4f}{score}", flush=True)
+        if self.processes.first and self.best is not None:
+            print(f"kept: {output / 'best.safetensors'}, val mean IoU {100 * self.best_iou:.2f}")
+
+    def train_epoch(self) -> float:
+        """One pass over the images, or what is left of it; the mean loss of its steps."""
+        self.batches.start(self.epoch, self.step)
+        self.model.train()
+        parts = iter(self.loader)
+        steps = range(self.step, self.batches.steps)
+        name = f"epoch {self.epoch + 1}/{self.settings.epochs}"
+        quiet = None if self.processes.first else True
+        for step in tqdm(steps, name, self.batches.steps, initial=self.step, disable=quiet):
+            # What is drawn in the model (dropout) follows from the step alone: it can be resumed.
+            torch.manual_seed(seed_of(self.settings.seed, self.epoch, step, self.processes.rank))
+            batch = [next(parts) for _ in range(self.settings.accumulate)]
+            self.losses[step] = self.train_step(batch)
+            self.step = step + 1
+            last, every = self.step == self.batches.steps, self.args.save_every
+            saving = not last and every and self.step % every == 0
+            if last or saving or self.step % 10 == 0:
+                self.check_numbers()
+            if saving and self.processes.first:
+                self.save()
+        return float(self.losses.mean())
+
+    def check_numbers(self) -> None:
+        """Raise where loss or weights are no numbers any more, before they are saved."""
+        values = [self.losses[: self.step], *self.final.parameters(), *self.model.parameters()]
+        if not all(bool(value.isfinite().all()) for value in values):
+            raise ArithmeticError(
+                f"the loss is no number any more in epoch {self.epoch + 1}; lower --lr, set "
+                "--clip-norm 1, or use --precision fp32."
+            )
+
+    def train_step(self, batch: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """One step of the optimiser, in one part or several; the loss of the whole batch."""
+        device = self.processes.device
+        batch = [tuple(t.to(device, non_blocking=True) for t in part) for part in batch]
+        weights = part_weights(self.criterion, [target for _, target in batch], self.processes)
+        total = torch.zeros((), device=device)
+        for i, ((images, target), weight) in enumerate(zip(batch, weights, strict=True)):
+            last = i == len(batch) - 1 or self.processes.world_size == 1
+            with contextlib.nullcontext() if last else self.runner.no_sync():
+                with self.autocast():
+                    logits = self.runner(self.prepared(images))
+                loss = self.criterion(logits, target) * weight
+                self.scaler.scale(loss).backward()
+            total += loss.detach()
+        self.scaler.unscale_(self.optimizer)
+        if self.settings.clip_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(self.step)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
+        return self.processes.sum(total) / self.processes.world_size
+
+    @torch.inference_mode()
+    def evaluate(self) -> tuple[SegmentationScores, float]:
+        """Scores from one confusion matrix over all validation images, and their mean loss."""
+        model, labels, device = self.final.eval(), self.model.labels, self.processes.device
+        confusion = ConfusionMatrix(len(labels), labels.ignore_index, device=device)
+        losses = torch.zeros(2, dtype=torch.float64, device=device)
+        for images, target in self.val_loader:
+            target = target.to(device)
+            with self.autocast():
+                logits = model(self.prepared(images.to(device)))
+            logits = F.interpolate(logits.float(), target.shape[-2:], mode="bilinear")
+            confusion.update(logits, target)
+            losses += torch.stack([self.criterion(logits, target), losses.new_ones(())])
+        if self.processes.world_size > 1:
+            confusion.all_reduce()
+            losses = self.processes.sum(losses)
+        if self.processes.first:
+            self.write_samples(model)
+        return confusion.scores(labels), float(losses[0] / losses[1])
+
+    # --- what is where --------------------------------------------------------------------------
+
+    @property
+    def final(self) -> nn.Module:
+        """The network that is evaluated and kept: the averaged one, where there is one."""
+        return self.model if self.averaged is None else self.averaged.module
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step of this epoch."""
+        steps = self.batches.steps
+        done = max(0, self.epoch * steps + step)
+        return self.settings.lr * self.settings.schedule.factor(
+            done, steps_per_epoch=steps, total_steps=self.settings.epochs * steps
+        )
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """8-bit images as the network takes them, in the layout that is fastest."""
+        images = self.model.preprocessing(images)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def autocast(self) -> torch.autocast:
+        kind = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+        dtype = kind[self.settings.precision]
+        return torch.autocast(self.processes.device.type, dtype, enabled=dtype is not None)
+
+    # --- files: each written whole or not at all -------------------------------------------------
+
+    def keep(self, scores: SegmentationScores, val_loss: float) -> None:
+        """Write best.safetensors if this is what the recipe keeps."""
+        value = {
+            "best_mean_iou": scores.mean_iou, "lowest_loss": -val_loss, "last": float(self.epoch)
+        }[self.settings.kept]  # fmt: skip
+        if self.best is not None and not value > self.best:
+            return
+        self.best, self.best_iou = value, scores.mean_iou
+        if not self.processes.first:
+            return
+        of = {
+            "best_mean_iou": "also used to choose the epoch",
+            "lowest_loss": "whose loss chose the epoch",
+            "last": "after the last epoch",
+        }
         card = {
-            "model": args.model,
-            "labels": "camvid11",
-            "data": f"CamVid, {len(train)} training images at 480x360, from scratch",
-            "epoch": epoch,
+            **self.card,
+            "epoch": self.epoch,
             "score": {
                 "metric": "mean class IoU, one confusion matrix over the split, single scale",
-                "split": f"CamVid val, {len(val)} images at 480x360, also used to pick the epoch",
-                "mean_iou": round(mean_iou, 4),
-                "class_iou": {name: round(iou, 4) for name, iou in class_iou.items()},
+                "split": f"{self.card['data'].split(',')[0]}, validation split, {len(self.val)} "
+                f"images, {of[self.settings.kept]}",
+                "mean_iou": round(scores.mean_iou, 4),
+                "class_iou": {
+                    k: None if math.isnan(v) else round(v, 4) for k, v in scores.class_iou.items()
+                },
+                "pixel_accuracy": round(scores.pixel_accuracy, 4),
             },
-            "licence": "CC BY-NC 4.0: the terms of CamVid, non-commercial use, name the source",
-            "source": "Brostow, Fauqueur, Cipolla: Semantic object classes in video, "
-            "Pattern Recognition Letters 30(2), 2009; split of the SegNet tutorial",
-            "command": shlex.join(command),
         }
-        state = averaged.module.state_dict()
-        save_checkpoint(args.output / "last.safetensors", state, card, dtype=torch.float16)
-        if mean_iou > best:
-            best = mean_iou
-            save_checkpoint(args.output / "best.safetensors", state, card, dtype=torch.float16)
-    print(f"best val mean IoU {100 * best:.2f}: {args.output / 'best.safetensors'}")
+        self.final.card = card
+        save_pretrained(self.final, self.args.output / "best.safetensors")
+
+    def save(self) -> None:
+        """Write last.pt: all that decides how the run goes on."""
+        state = {
+            "epoch": self.epoch, "step": self.step, "losses": self.losses, "best": self.best,
+            "best_iou": self.best_iou, "log": self.log,
+            "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "averaged": self.averaged.state_dict() if self.averaged else None,
+        }  # fmt: skip
+        save_state(self.args.output / "last.pt", state, settings=self.fixed())
+
+    def resume(self) -> None:
+        """Go on where last.pt was written."""
+        state = load_state(self.args.output / "last.pt", settings=self.fixed())
+        for name in ("epoch", "step", "best", "best_iou", "log"):
+            setattr(self, name, state[name])
+        self.losses.copy_(state["losses"])
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        print(f"resumed after {self.epoch} epochs and {self.step} steps.")
+
+    def fixed(self) -> dict[str, Any]:
+        """What a run must have in common with the one it resumes."""
+        model = {"model": self.model.name, "options": repr(self.model.blueprint.options)}
+        data = {"data": self.args.data, "images": self.batches.length}
+        return {**model, **data, **self.settings.as_dict()}
+
+    def write_log(self) -> None:
+        """log.csv and curves.png, and TensorBoard's file where that is installed."""
+        names = list(dict.fromkeys(name for row in self.log for name in row))
+        log = self.args.output / "log.csv"
+        with replacing(log) as partial_file, partial_file.open("w", newline="") as file:
+            table = csv.DictWriter(file, names)
+            table.writeheader()
+            table.writerows(self.log)
+        curves = {
+            name: [(row["epoch"], row[name]) for row in self.log if name in row]
+            for name in ("loss", "val_loss", "mean_iou")
+        }
+        with replacing(self.args.output / "curves.png") as partial_file:
+            draw_curves({k: v for k, v in curves.items() if v}).save(partial_file)
+        if self.board is not None:
+            for name, value in self.log[-1].items():
+                self.board.add_scalar(name, value, self.epoch)
+            self.board.flush()
+
+    @cached_property
+    def board(self) -> Any:
+        """TensorBoard's writer, or None where it is not installed."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return None
+        return SummaryWriter(self.args.output / "tensorboard", purge_step=self.epoch)
+
+    def write_samples(self, model: nn.Module, count: int = 3) -> None:
+        """Photographs, labels and predictions of the first validation images side by side."""
+        rows, labels = [], self.model.labels
+        for i in range(min(count, len(self.val))):
+            image, target = self.val[i]
+            with self.autocast():
+                logits = model(self.prepared(image[None].to(self.processes.device)))
+            logits = F.interpolate(logits.float(), image.shape[-2:], mode="bilinear")
+            truth = F.interpolate(target[None, None], image.shape[-2:], mode="nearest")[0, 0]
+            pixels = image.permute(1, 2, 0).cpu().numpy()
+            maps = (truth.cpu().numpy(), logits[0].argmax(0).byte().cpu().numpy())
+            pictures = [overlay(pixels, m, labels, legend=False) for m in maps]
+            rows.append([Image.fromarray(pixels), *pictures])
+        width, height = rows[0][0].size
+        sheet = Image.new("RGB", (3 * width, len(rows) * height))
+        for y, row in enumerate(rows):
+            for x, picture in enumerate(row):
+                sheet.paste(picture.resize((width, height)), (x * width, y * height))
+        folder = self.args.output / "samples"
+        folder.mkdir(exist_ok=True)
+        with replacing(folder / f"epoch_{self.epoch:04}.jpg") as partial_file:
+            sheet.save(partial_file, quality=85)
+
+
+# --- from the command line to the end ------------------------------------------------------------
+
+
+def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
+    """The whole run."""
+    output = args.output
+    output.mkdir(parents=True, exist_ok=True)
+    if (output / "last.pt").exists() and not args.resume:
+        raise FileExistsError(
+            f"{output} holds a run already; add --resume to go on with it, or name another "
+            "--output."
+        )
+    if processes.first:
+        for left in (*output.glob(".*.part*"), *output.glob("samples/.*.part*")):
+            left.unlink(missing_ok=True)  # of a run that was killed while it wrote
+    recipe = citysegzoo.model_info(args.model).recipe
+    train, val = open_data(args, recipe)
+    settings = settings_of(args, recipe, len(train))
+    augment(train, val, settings.augmentation)
+    card = {
+        **TERMS[args.data],
+        "model": args.model,
+        "labels": train.labels.name,
+        "command": command,
+    }
+    card["data"] += f", {len(train)} training images"
+    own = recipe is not None and args.data != recipe.dataset
+    try:
+        torch.manual_seed(settings.seed)
+        model = create(args, train.labels)
+        criterion = loss_of(settings, train, own=own, skip_broken=args.skip_broken)
+        if args.skip_broken:
+            train, val = SkipBroken(train), SkipBroken(val)
+        run = Run(model, criterion, train, val, settings, processes, args, card)
+        if args.resume:
+            run.resume()
+        run.fit()
+    except (MemoryError, RuntimeError) as error:
+        if processes.world_size > 1 and "by peer" in str(error):
+            raise ConnectionError("another process of this run ended; it says why.") from error
+        if "each tensor to be equal size" in str(error):
+            raise ValueError(
+                "the images are of several sizes; add --crop to batch them."
+            ) from error
+        if isinstance(error, RuntimeError) and not re.search(NO_MEMORY, str(error)):
+            raise
+        raise MemoryError(
+            f"out of memory with {settings.batch_size} images of "
+            f"{settings.augmentation.crop or 'full size'}: try --accumulate "
+            f"{2 * settings.accumulate}, --checkpoint-activations or a smaller --crop."
+        ) from error
+
+
+NO_MEMORY = "allocate|out of memory|bad_alloc|DataLoader worker"
+"""What torch and numpy say of memory they do not get, or of a worker that the system ended."""
+
+
+def command_of(args: argparse.Namespace, words: list[str]) -> str:
+    """The command that makes these weights, without the folders of this machine."""
+    folders = {args.root: args.data, args.output: args.output.name}
+    if args.initial and Path(args.initial).exists():
+        folders[Path(args.initial)] = Path(args.initial).name
+    named = ["python", "examples/train.py"]
+    for word in words:
+        flag, equals, value = word.rpartition("=")  # --root=... or a word of its own
+        if word != "--resume":
+            named.append(f"{flag}{equals}{folders.get(Path(value), value)}")
+    return shlex.join(named)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run, and end with a sentence where that is not possible."""
+    words = sys.argv[1:] if argv is None else argv
+    args = parse_args(words)
+    try:
+        processes = start_processes(args.device)
+        if processes.device.type == "cpu":
+            keep_freed_memory()
+            limit_memory(processes.world_size)
+        with contextlib.redirect_stdout(sys.stdout if processes.first else None):
+            train(args, processes, command_of(args, words))
+        stop_processes()
+    except KeyboardInterrupt:
+        sys.exit(f"train.py: stopped.{rescue(args)}")
+    except (ArithmeticError, MemoryError, OSError, TypeError, ValueError) as error:
+        # An error in a process that reads images comes with its traceback; the last line says it.
+        line = str(error).strip().splitlines()[-1].rstrip(".")
+        ending = "" if isinstance(error, FileExistsError) else rescue(args)
+        print(f"train.py: {line}.{ending}", file=sys.stderr)
+        sys.exit(2)
+
+
+def rescue(args: argparse.Namespace) -> str:
+    """What there is to go on from, for the end of a message."""
+    last = args.output / "last.pt"
+    return f" The last good state is in {last}; --resume goes on from it." * last.is_file()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,74 @@
+"""How the process gets its memory: kept for the next step, and bounded."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from pathlib import Path
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+
+
+def keep_freed_memory() -> bool:
+    """Have malloc keep large buffers that are freed, rather than give them back to the system.
+
+    A step of training frees and takes gigabytes, and the system clears every page it hands out.
+    On CPUs this makes a step up to 1.4 times as fast, at the price of memory that stays with the
+    process. It holds for the whole process and cannot be undone; nothing calls it unasked.
+
+    Returns:
+        Whether it was done: it can be with glibc, on Linux.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):  # another C library
+        return False
+    return bool(mallopt(_MMAP_THRESHOLD, 1 << 30) and mallopt(_TRIM_THRESHOLD, (1 << 31) - 1))
+
+
+def limit_memory(processes: int = 1) -> int | None:
+    """Have the process run out of memory with an error, not be killed by the system.
+
+    Allocations beyond what is available now raise, so that a run can say so and keep what it has.
+
+    Args:
+        processes: How many such processes share the machine evenly.
+
+    Returns:
+        The limit in bytes, or None where there is none to set.
+    """
+    try:
+        import resource
+
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        available = next(int(x.split()[1]) << 10 for x in lines if x.startswith("MemAvailable"))
+        used = next(
+            int(x.split()[1]) << 10
+            for x in Path("/proc/self/status").read_text().splitlines()
+            if x.startswith("VmData")
+        )
+        limits = [available, *_group_limits()]
+        limit = used + min(limits) // processes
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        if hard != resource.RLIM_INFINITY:
+            limit = min(limit, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    except (ImportError, OSError, StopIteration, ValueError):
+        return None
+    return limit
+
+
+def _group_limits() -> list[int]:
+    """What the control group of a container leaves, if it has a limit."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        most = (group / "memory.max").read_text().strip()
+        if most == "max":
+            return []
+        statistics = dict(x.split() for x in (group / "memory.stat").read_text().splitlines())
+        used = int((group / "memory.current").read_text()) - int(statistics["file"])  # files go
+        return [int(most) - used]
+    except (OSError, ValueError, KeyError):
+        return []
