@@ -1,0 +1,92 @@
+"""The reports' question: does another loss than plain cross entropy help, above all rare classes?
+
+    python examples/compare_losses.py --data camvid --root camvid --output runs/losses
+
+Trains one network with each loss, everything else equal, and writes results.md and results.png:
+mean IoU, pixel accuracy and the IoU of the rarest classes. Given again, the command goes on where
+it was stopped. Two losses more, and any network of the zoo:
+
+    python examples/compare_losses.py --data camvid --root camvid --output runs/losses \
+        --model unet.small --also focal lovasz_softmax --epochs 50
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+import sweep
+
+import citysegzoo
+from citysegzoo.data import CamVid, Cityscapes, LabeledImages
+from citysegzoo.losses import count_pixels
+
+# The weights are those of stevens2020 and xiang2020, here from the pixels of the training images.
+LOSSES = {
+    "cross_entropy": ("cross_entropy", "none"),
+    "weighted_log_frequency": ("cross_entropy", "log_frequency"),
+    "weighted_inverse_root": ("cross_entropy", "inverse_root"),
+    "dice": ("dice", "none"),
+    "cross_entropy+dice": ("cross_entropy+dice", "none"),
+    "iou": ("iou", "none"),
+}
+MORE = ("focal", "lovasz_softmax")
+
+
+def rarest(args: argparse.Namespace, count: int) -> list[str]:
+    """The classes with the fewest pixels in the training images, rarest first."""
+    recipe = citysegzoo.model_info(args.model).recipe
+    train: LabeledImages
+    if args.data == "camvid":
+        train = CamVid(args.root)
+    else:
+        kind = recipe.labels if recipe else "train_id"
+        train = Cityscapes(args.root, labels=kind)
+    labels = train.labels
+    maps = (train.read_labels(i) for i in range(len(train)))
+    pixels = count_pixels(maps, len(labels), ignore_index=labels.ignore_index, progress=False)
+    counts = zip(pixels.pixels.tolist(), labels.classes, strict=True)
+    return [name for number, name in sorted(counts) if number][:count]
+
+
+def main(argv: list[str] | None = None) -> None:
+    p = sweep.parser(__doc__)
+    p.add_argument("--model", default="unet.small", help="the network of all runs [unet.small]")
+    p.add_argument("--also", nargs="+", choices=MORE, default=[], help="compare these too")
+    p.add_argument("--rare", type=int, default=4, help="how many rare classes are shown [4]")
+    args = p.parse_args(argv)
+    rare = rarest(args, args.rare)  # looks at the data before anything is trained
+    losses = {**LOSSES, **{name: (name, "none") for name in args.also}}
+    arguments = {
+        name: ["--model", args.model, "--loss", loss, "--class-weights", weights]
+        for name, (loss, weights) in losses.items()
+    }
+    runs = sweep.run_all(arguments, args)
+    head = ["loss", "mean IoU, %", "pixel accuracy, %", *(f"{name}, %" for name in rare), "epoch"]
+    rows = [
+        [
+            run.name,
+            sweep.percent(run.kept["mean_iou"]),
+            sweep.percent(run.pixel_accuracy),
+            *(sweep.percent(run.kept.get(name, math.nan)) for name in rare),
+            f"{run.kept['epoch']:g}",
+        ]
+        for run in runs
+    ]
+    text = f"""\
+# Losses: {args.model}
+
+{sweep.conditions(runs, args)}
+
+{sweep.table(head, rows)}
+
+The classes shown are the {len(rare)} with the fewest pixels in the training images, rarest first;
+a dash is a class that does not occur in the images scored.
+
+![Mean IoU by epoch](results.png)
+"""
+    sweep.write(args.output, text, runs)
+
+
+if __name__ == "__main__":
+    sweep.run_script("compare_losses.py", main)

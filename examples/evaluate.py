@@ -1,0 +1,177 @@
+"""Score a model on Cityscapes, by its official protocol, or on CamVid.
+
+    python examples/evaluate.py --model runs/dl2/best.safetensors --data cityscapes \
+        --root cityscapes --save-labels submission --output scores.json
+    python examples/evaluate.py --model unet.small --data camvid --root camvid \
+        --scales 0.75 1.0 1.25 --flip
+
+Images are predicted whole, one by one, and compared at full size. --save-labels writes the
+predictions as PNGs: for Cityscapes label ids under the names that the benchmark server and
+cityscapesscripts expect, so that `--split test --save-labels submission` makes a submission.
+
+With several --scales or --flip the probabilities of all views are averaged. That score is printed
+beside the one of a single scale, never in its place: most papers compare single scales.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+import citysegzoo
+from citysegzoo.data import CAMVID_11, CITYSCAPES_34, CamVid, Cityscapes, LabelSet
+from citysegzoo.data.cityscapes import LABELS as CITYSCAPES_VALUES
+from citysegzoo.files import replacing
+from citysegzoo.metrics import CityscapesEvaluator, ConfusionMatrix
+from citysegzoo.metrics.folders import FramePair, Pairing, find_instances, read_ids
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("--model", required=True, help="name with weights, folder, file or owner/name")
+    p.add_argument("--data", choices=("cityscapes", "camvid"), required=True)
+    p.add_argument("--root", type=Path, required=True, help="folder of the data set")
+    p.add_argument("--split", default="val")
+    p.add_argument("--scales", type=float, nargs="+", default=[1.0], help="of the full size")
+    p.add_argument("--flip", action="store_true", help="average with mirrored images")
+    p.add_argument("--save-labels", type=Path, metavar="FOLDER", help="write predictions as PNGs")
+    p.add_argument("--output", type=Path, metavar="FILE", help="write all scores as JSON")
+    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    p.add_argument("--workers", type=int, default=1, help="processes that read images")
+    args = p.parse_args(argv)
+    if min(args.scales) <= 0:
+        p.error("--scales must be above 0")
+    return args
+
+
+def ids_of(labels: LabelSet, data: str) -> Tensor:
+    """What is written and scored for each class of the model: label ids for Cityscapes."""
+    identity = {i: i for i in range(len(CAMVID_11))}
+    # Of a category nothing says which of its label ids is meant, so it is not among these.
+    known = {
+        "camvid": [(CAMVID_11, identity)],
+        "cityscapes": [CITYSCAPES_VALUES["train_id"], CITYSCAPES_VALUES["label_id"]],
+    }[data]
+    for label_set, class_of in known:
+        if labels.classes == label_set.classes:
+            id_of = {cls: value for value, cls in class_of.items()}
+            return torch.tensor([id_of[i] for i in range(len(labels))], dtype=torch.uint8)
+    raise ValueError(
+        f"the model tells the classes of {labels.name} apart, which cannot be turned into those "
+        f"that {data} is scored for ({' or '.join(label_set.name for label_set, _ in known)})."
+    )
+
+
+def logits_at(model: citysegzoo.SegmentationModel, image: Tensor, scale: float) -> Tensor:
+    """Logits ``(1, C, H, W)`` at full size of an image predicted at a scale."""
+    size = image.shape[-2:]
+    if scale != 1:
+        scaled = [round(scale * side) for side in size]
+        image = F.interpolate(image, scaled, mode="bilinear", antialias=True)
+    return F.interpolate(model(image), size, mode="bilinear")
+
+
+@torch.inference_mode()
+def predict(
+    model: citysegzoo.SegmentationModel, pixels: Tensor, scales: list[float], flip: bool
+) -> dict[str, Tensor]:
+    """The class of each pixel by protocol; the last one is what was asked for."""
+    image = model.preprocessing(pixels[None].to(next(model.parameters()).device))
+    if len(scales) == 1 and not flip:
+        name = "single scale" if scales == [1.0] else f"single scale {scales[0]:g}"
+        return {name: logits_at(model, image, scales[0])[0].argmax(0).cpu()}
+    total = torch.zeros((), device=image.device)
+    for scale in scales:
+        total = total + logits_at(model, image, scale).softmax(1)
+        if flip:
+            total = total + logits_at(model, image.flip(-1), scale).flip(-1).softmax(1)
+    name = f"average of scales {' '.join(f'{s:g}' for s in scales)}{' and flip' if flip else ''}"
+    return {**predict(model, pixels, [1.0], False), name: total[0].argmax(0).cpu()}
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    if args.output and not args.output.absolute().parent.is_dir():
+        raise FileNotFoundError(f"the folder of {args.output} does not exist; create it first.")
+    if Path(args.model).exists() or "/" in args.model:
+        model = citysegzoo.load(args.model)
+    else:
+        model = citysegzoo.create_model(args.model, pretrained=True)
+    model.to(args.device)
+    ids = ids_of(model.labels, args.data)
+
+    official = args.data == "cityscapes"
+    dataset: Cityscapes | CamVid
+    if official:
+        dataset = Cityscapes(args.root, args.split, labels="label_id")
+        pairs = Pairing(tuple(FramePair(*pair) for pair in dataset.files))
+        instances = find_instances(pairs, CITYSCAPES_34)
+    else:
+        dataset, instances = CamVid(args.root, args.split), False
+    scored = not (official and args.split == "test")
+    if not scored and not args.save_labels:
+        raise ValueError("the labels of the test split are not public: only --save-labels is left.")
+    if args.save_labels:
+        args.save_labels.mkdir(parents=True, exist_ok=True)
+
+    # One frame at a time: memory does not grow with the number of images.
+    evaluators: dict[str, CityscapesEvaluator | ConfusionMatrix] = {}
+    frames = DataLoader(dataset, batch_size=None, num_workers=args.workers)
+    for files, (pixels, target) in zip(
+        dataset.files, tqdm(frames, unit="image", disable=None), strict=True
+    ):
+        photo, truth = files
+        for protocol, classes in predict(model, pixels, args.scales, args.flip).items():
+            labels = ids[classes]
+            if not scored:
+                continue
+            if protocol not in evaluators:
+                evaluators[protocol] = (
+                    CityscapesEvaluator(instances=instances)
+                    if official
+                    else ConfusionMatrix(len(model.labels), model.labels.ignore_index)
+                )
+            beside = truth.with_name(truth.name.replace("_labelIds", "_instanceIds"))
+            evaluators[protocol].update(labels, target, *([read_ids(beside)] if instances else []))
+        if args.save_labels:  # of the last protocol, which is the one that was asked for
+            name = f"{photo.stem.removesuffix('_leftImg8bit')}_labels.png"
+            with replacing(args.save_labels / name) as partial:
+                Image.fromarray(labels.numpy()).save(partial)
+
+    result: dict[str, Any] = {"model": args.model, "data": args.data, "split": args.split}
+    result |= {"images": len(dataset), "protocols": {}}
+    for name, evaluator in evaluators.items():
+        if isinstance(evaluator, ConfusionMatrix):
+            scores: Any = evaluator.scores(model.labels)
+        else:
+            scores = evaluator.scores()
+        result["protocols"][name] = scores.to_dict()
+        print(f"{args.data} {args.split}, {len(dataset)} images, {name}\n\n{scores.table()}\n")
+    if official and scored and not instances:
+        print("no *_gtFine_instanceIds.png are beside the labels: iIoU is left out.")
+    if args.save_labels:
+        print(f"label images: {args.save_labels} ({protocol})")
+    if args.output:
+        with replacing(args.output) as partial:
+            partial.write_text(json.dumps(result, indent=4))
+        print(f"scores: {args.output}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        print(f"evaluate.py: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
+        sys.exit(2)
