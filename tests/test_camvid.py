@@ -1,22 +1,13 @@
-"""The CamVid dataset, and the example that trains on it."""
+"""The CamVid dataset."""
 
-import csv
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors import safe_open
 
-import citysegzoo
 from citysegzoo.data import CAMVID_11, CamVid, SampleError, check
-from citysegzoo.weights import load_checkpoint, load_weights
-
-TRAIN = Path(__file__).parent.parent / "examples" / "train.py"
 
 
 @pytest.fixture(scope="module")
@@ -83,25 +74,3 @@ def test_check(root: Path) -> None:
     assert (report.data, report.usable) == ("camvid", True)
     counts = {split.name: (split.images, split.labels, split.official) for split in report.splits}
     assert counts == {"train": (4, 4, 367), "val": (2, 2, 101), "test": (0, 0, 233)}
-
-
-@pytest.mark.slow
-def test_training_example(root: Path, tmp_path: Path) -> None:
-    """It learns the two bands, and its checkpoint loads into the model it names."""
-    arguments = (
-        f"--root {root} --output {tmp_path} --epochs 12 --batch-size 4 --crop 32 32 --lr 0.01 "
-        "--ema 0.5 --evaluate-every 6"
-    )
-    subprocess.run([sys.executable, TRAIN, *arguments.split()], check=True, timeout=600)
-    with (tmp_path / "log.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [int(row["epoch"]) for row in rows] == list(range(1, 13))
-    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
-
-    with safe_open(tmp_path / "best.safetensors", "pt") as file:
-        card = json.loads(file.metadata()["citysegzoo"])
-    assert str(root) not in card["command"]
-    assert "--root camvid" in card["command"]
-    assert set(card["score"]["class_iou"]) == set(CAMVID_11.classes)
-    model = citysegzoo.create_model(card["model"], num_classes=11)
-    load_weights(model, load_checkpoint(tmp_path / "best.safetensors"), source="the example")

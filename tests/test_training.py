@@ -340,15 +340,14 @@ def test_devices_that_are_not_there(device: str, message: str) -> None:
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "unet": lambda: citysegzoo.create_model("unet", widths=(8, 16, 32)),
-    "unet_vgg16_bn": lambda: citysegzoo.create_model("unet_vgg16_bn"),
     "unet_resnet18": lambda: citysegzoo.create_model("unet_resnet18", dropout=0.2),
     "unet_swin_tiny": lambda: citysegzoo.create_model("unet_swin_tiny"),
     "segformer_b0": lambda: citysegzoo.create_model("segformer_b0"),
     "segnet_basic": lambda: citysegzoo.create_model("segnet_basic", width=8),
     "segnet_vgg16": lambda: citysegzoo.create_model("segnet_vgg16"),
     "deeplabv3_resnet18": lambda: citysegzoo.create_model("deeplabv3_resnet18"),
-    "deeplabv3plus_resnet50": lambda: citysegzoo.create_model("deeplabv3plus_resnet50"),
-    "unet_aspp": lambda: citysegzoo.create_model("unet_aspp"),
+    "deeplabv3plus_resnet18": lambda: citysegzoo.create_model("deeplabv3plus_resnet18"),
+    "unet_aspp": lambda: citysegzoo.create_model("unet_aspp", widths=(8, 16, 32, 64, 128)),
     "fcn": lambda: citysegzoo.create_model("fcn"),
     "timm": lambda: citysegzoo.compose("timm/efficientnet_lite0", "deeplabv3plus"),
     "momentum None": lambda: _without_momentum(citysegzoo.create_model("unet_resnet18")),
