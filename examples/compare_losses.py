@@ -4,10 +4,10 @@
 
 Trains one network with each loss, everything else equal, and writes results.md and results.png:
 mean IoU, pixel accuracy and the IoU of the rarest classes. Given again, the command goes on where
-it was stopped. Two losses more, and any network of the zoo:
+it was stopped. Other losses, and any network of the zoo:
 
     python examples/compare_losses.py --data camvid --root camvid --output runs/losses \
-        --model unet.small --also focal lovasz_softmax --epochs 50
+        --model unet.small --losses weighted_inverse_root focal lovasz_softmax --epochs 50
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ LOSSES = {
     "dice": ("dice", "none"),
     "cross_entropy+dice": ("cross_entropy+dice", "none"),
     "iou": ("iou", "none"),
+    "focal": ("focal", "none"),
+    "lovasz_softmax": ("lovasz_softmax", "none"),
 }
-MORE = ("focal", "lovasz_softmax")
+REPORTED = list(LOSSES)[:6]
 
 
 def rarest(args: argparse.Namespace, count: int) -> list[str]:
@@ -52,14 +54,16 @@ def rarest(args: argparse.Namespace, count: int) -> list[str]:
 def main(argv: list[str] | None = None) -> None:
     p = sweep.parser(__doc__)
     p.add_argument("--model", default="unet.small", help="the network of all runs [unet.small]")
-    p.add_argument("--also", nargs="+", choices=MORE, default=[], help="compare these too")
+    p.add_argument(
+        "--losses", nargs="+", choices=LOSSES, default=REPORTED, help="which [the reports' six]"
+    )
     p.add_argument("--rare", type=int, default=4, help="how many rare classes are shown [4]")
     args = p.parse_args(argv)
     rare = rarest(args, args.rare)  # looks at the data before anything is trained
-    losses = {**LOSSES, **{name: (name, "none") for name in args.also}}
     arguments = {
         name: ["--model", args.model, "--loss", loss, "--class-weights", weights]
-        for name, (loss, weights) in losses.items()
+        for name, (loss, weights) in LOSSES.items()
+        if name in args.losses
     }
     runs = sweep.run_all(arguments, args)
     head = ["loss", "mean IoU, %", "pixel accuracy, %", *(f"{name}, %" for name in rare), "epoch"]
