@@ -89,7 +89,9 @@ def small_model(key: str, **options) -> citysegzoo.SegmentationModel:
 
 
 def test_the_zoo_lists_every_reported_model_and_architecture() -> None:
-    assert set(citysegzoo.list_models()) == {*REPORTED, *ARCHITECTURES, "unet.small"}
+    assert set(citysegzoo.list_models()) == {
+        *REPORTED, *ARCHITECTURES, "unet.small", "unet_resnet18.street",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REPORTED)
