@@ -97,7 +97,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     segment.add_argument("--weights", metavar="TAG", help="which of its weights [its default]")
     segment.add_argument("--output", type=Path, default=Path("segmented"), metavar="FOLDER")
-    segment.add_argument("--device", default="cpu", help="such as cuda [cpu]")
+    segment.add_argument("--device", default="auto", help="such as cuda [a GPU if there is one]")
+    segment.add_argument(
+        "--precision",
+        choices=["auto", "fp32", "bf16", "fp16"],
+        default="auto",
+        help="[bf16 where the hardware computes it, else fp32]",
+    )
+    segment.add_argument(
+        "--tile",
+        type=_tile,
+        metavar="SIDE|HxW",
+        help="cut larger images into tiles that overlap and blend, such as 1024 or 512x1024",
+    )
+    segment.add_argument("--overlap", type=int, metavar="N", help="of tiles [a quarter of them]")
+    segment.add_argument(
+        "--scales",
+        type=_numbers,
+        default=(1.0,),
+        metavar="S,S,...",
+        help="average over the image at these scales, such as 0.75,1,1.25",
+    )
+    segment.add_argument("--flip", action="store_true", help="average over its mirror image too")
+    segment.add_argument("--compile", action="store_true", help="compile the network first")
+    segment.add_argument(
+        "--batch-size", type=int, default=1, metavar="N", help="images of one size at a time [1]"
+    )
     segment.set_defaults(run=_segment)
 
     evaluate = commands.add_parser(
@@ -172,6 +197,32 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--licence", help="licence of the weights, for the card")
     convert.add_argument("--source", help="where the weights come from, for the card")
     convert.set_defaults(run=_convert)
+
+    export = commands.add_parser(
+        "export",
+        help="write a model with weights as ONNX or torch.export's .pt2",
+        description="The file takes 8-bit RGB images of any number and size and gives the class "
+        "of each pixel; classes, colours and preprocessing are in its metadata. It is compared "
+        "with the model before it is written.",
+    )
+    export.add_argument(
+        "model",
+        metavar="NAME",
+        help="a model with weights, a saved model's folder or file, or owner/name on the Hub",
+    )
+    export.add_argument("--weights", metavar="TAG", help="which of its weights [its default]")
+    export.add_argument("--output", type=Path, required=True, metavar="FILE")
+    export.add_argument(
+        "--format", choices=["onnx", "torch"], help="[torch for a .pt2, onnx for any other file]"
+    )
+    export.add_argument("--logits", action="store_true", help="give logits, not the classes")
+    export.add_argument(
+        "--images", action="store_true", help="take preprocessed float images, not 8-bit ones"
+    )
+    export.add_argument(
+        "--size", type=int, nargs=2, metavar=("H", "W"), help="take this size only [any size]"
+    )
+    export.set_defaults(run=_export)
 
     publish = commands.add_parser(
         "publish",
@@ -340,58 +391,64 @@ def _where(record: WeightsRecord) -> str:
 
 
 def _segment(args: argparse.Namespace) -> int:
-    import torch
     from tqdm import tqdm
 
     from citysegzoo.data import DEMO_IMAGE
     from citysegzoo.factory import DEFAULT_MODEL
-    from citysegzoo.inference import find_images
-    from citysegzoo.inference.segmentation import output_files
+    from citysegzoo.inference import Failure, Segmentation, Segmenter, find_images
+    from citysegzoo.inference.segmentation import check_outputs
 
     if not args.photos and not args.demo:
         raise ValueError("name photographs or folders to segment, or use --demo.")
     photos = find_images([*args.photos, *([DEMO_IMAGE] if args.demo else [])])
-    outputs: dict[Path, Path] = {}
-    for photo in photos:
-        other = outputs.setdefault(output_files(photo.stem, args.output)[0], photo)
-        if other != photo:
-            raise ValueError(
-                f"{other} and {photo} would both be written as {photo.stem}_labels.png; "
-                "segment them into different folders."
-            )
-    inputs = {photo.resolve() for photo in photos}
-    for photo in photos:
-        for output in output_files(photo.stem, args.output):
-            if output.resolve() in inputs:
-                raise ValueError(f"{output} is to be segmented and written; name another --output.")
-    model = _trained(args.model or DEFAULT_MODEL, args.weights)
-    try:
-        model.to(torch.device(args.device))
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"the device {args.device!r} cannot be used: {_sentence(error)}"
-        ) from error
+    check_outputs(photos, args.output)
+    segmenter = Segmenter(
+        _trained(args.model or DEFAULT_MODEL, args.weights),
+        device=args.device,
+        precision=args.precision,
+        compile=args.compile,
+        tile=args.tile,
+        overlap=args.overlap,
+        scales=args.scales,
+        flip=args.flip,
+    )
     _make_writable(args.output)
+    by_name = {photo.stem: photo for photo in photos}
 
-    failed = 0
-    for photo in tqdm(photos, unit="photo", disable=None if len(photos) > 1 else True):
-        try:
-            result = model.segment(photo)
-            labels, overlay = result.save(args.output)
-        except (*_EXPECTED, RuntimeError) as error:
-            if args.debug:
-                raise
-            failed += 1
-            reason = _sentence(error)
-            if isinstance(error, RuntimeError):  # torch's own, above all of memory
-                reason = f"{photo} could not be segmented, a smaller one may: {reason}"
-            tqdm.write(f"citysegzoo: error: {reason}", file=sys.stderr)
-            continue
+    def saved(result: Segmentation, files: tuple[Path, Path]) -> None:
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in result.shares.items())
-        tqdm.write(f"{photo}: {shares}\n  -> {labels}, {overlay}", file=sys.stdout)
-    if failed and len(photos) > 1:
-        _say(f"{failed} of {len(photos)} photographs failed, {len(photos) - failed} are done.")
-    return 2 if failed else 0
+        text = f"{by_name[result.name]}: {shares}\n  -> {files[0]}, {files[1]}"
+        tqdm.write(text, file=sys.stdout)
+
+    def failed(failure: Failure) -> None:
+        if args.debug:
+            raise failure.error
+        tqdm.write(f"citysegzoo: error: {failure}", file=sys.stderr)
+
+    failures = segmenter.folder(
+        photos, args.output, batch_size=args.batch_size, on_saved=saved, on_error=failed
+    )
+    if failures and len(photos) > 1:
+        done = len(photos) - len(failures)
+        _say(f"{len(failures)} of {len(photos)} photographs failed, {done} are done.")
+    return 2 if failures else 0
+
+
+def _tile(text: str) -> tuple[int, ...]:
+    """``1024`` or ``512x1024`` of the command line."""
+    sides = tuple(map(int, text.lower().split("x")))
+    return sides * 2 if len(sides) == 1 else sides
+
+
+_tile.__name__ = "tile"  # argparse says "invalid tile value"
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    """``0.75,1,1.25`` of the command line."""
+    return tuple(map(float, text.split(",")))
+
+
+_numbers.__name__ = "list of numbers"
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -529,6 +586,33 @@ def _convert(args: argparse.Namespace) -> int:
         args.output, card={name: value for name, value in card.items() if value}
     )
     print(f"written: {folder}\n  citysegzoo.load({str(folder)!r})")
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from citysegzoo.export import export_onnx, export_torch
+
+    form = args.format or ("torch" if args.output.suffix == ".pt2" else "onnx")
+    _make_file_writable(args.output)
+    model = _trained(args.model, args.weights)
+    write = export_torch if form == "torch" else export_onnx
+    try:
+        written = write(
+            model,
+            args.output,
+            input="images" if args.images else "pixels",
+            output="logits" if args.logits else "labels",
+            size=args.size,
+        )
+    except ImportError as error:  # of what the extra installs
+        raise ValueError(str(error)) from error
+    sizes = "{} x {}".format(*args.size) if args.size else "any size"
+    print(
+        f"input: {'float32, preprocessed' if args.images else 'uint8, RGB'}, {sizes}\n"
+        f"output: {'logits' if args.logits else 'class of each pixel'}, {model.num_classes} "
+        f"classes ({model.labels.name})\n"
+        f"written: {written}, {written.stat().st_size / 1e6:.1f} MB, compared with the model"
+    )
     return 0
 
 

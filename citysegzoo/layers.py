@@ -154,9 +154,24 @@ def make_activation(name: Activation) -> nn.Module:
 
 def resize(x: Tensor, size: Sequence[int], *, align_corners: bool = False) -> Tensor:
     """Bilinear resize of ``(N, C, h, w)`` to ``size`` (H, W); nothing to do when it fits."""
-    if x.shape[-2:] == torch.Size(size):
+    if not exporting() and x.shape[-2:] == torch.Size(size):
         return x
     return F.interpolate(x, tuple(size), mode="bilinear", align_corners=align_corners)
+
+
+def exporting() -> bool:
+    """Whether a graph is being recorded that must hold for every size, not this one alone.
+
+    What depends on the size is then done always, also where it happens to change nothing.
+    """
+    compiling = torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+    return compiling or tracing()
+
+
+def tracing() -> bool:
+    """Whether a graph is being recorded by TorchScript, as for ONNX."""
+    recording: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return recording
 
 
 def fit(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -168,7 +183,9 @@ def fit(x: Tensor, size: Sequence[int]) -> Tensor:
     height, width = size
     x = x[..., :height, :width]
     bottom, right = height - x.shape[-2], width - x.shape[-1]
-    return F.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x
+    if not exporting() and not bottom and not right:
+        return x
+    return F.pad(x, (0, right, 0, bottom), mode="replicate")
 
 
 def initialise(module: nn.Module, scheme: Init | None) -> None:

@@ -15,7 +15,7 @@ from citysegzoo.base import MIN_SIZE, Decoder, Encoder, PoolingEncoder
 from citysegzoo.blueprint import Blueprint
 from citysegzoo.data.labels import LabelSet, default_labels
 from citysegzoo.data.preprocessing import IMAGENET, Preprocessing
-from citysegzoo.layers import check_positive, check_positives, resize
+from citysegzoo.layers import check_positive, check_positives, exporting, resize, tracing
 from citysegzoo.registry import ENCODERS, options_of
 
 if TYPE_CHECKING:
@@ -109,6 +109,21 @@ class SegmentationModel(nn.Module):
             ValueError: If their shape is not ``(N, C, H, W)`` with H and W of at least 32, or
                 they have another number of channels than the encoder takes.
         """
+        return self.enlarge(self.coarse_logits(images), images.shape[-2:])
+
+    def coarse_logits(self, images: Tensor) -> Tensor:
+        """Logits at the decoder's stride, before they are enlarged to the image's size.
+
+        Args:
+            images: As in :meth:`forward`.
+
+        Returns:
+            ``(N, num_classes, h, w)``; :meth:`enlarge` makes the logits of :meth:`forward` of it.
+
+        Raises:
+            TypeError: As in :meth:`forward`.
+            ValueError: As in :meth:`forward`.
+        """
         if not images.is_floating_point():
             raise TypeError(
                 f"the model takes preprocessed floating-point images, not {images.dtype}; "
@@ -124,12 +139,13 @@ class SegmentationModel(nn.Module):
                 f"the model takes images of {self.encoder.in_channels} channels, not "
                 f"{images.shape[1]}: {tuple(images.shape)}."
             )
-        size = images.shape[-2:]
         x = images if self.working_size is None else resize_smoothly(images, self.working_size)
         if isinstance(self.encoder, PoolingEncoder) and self.decoder.unpools:
-            logits = self.classifier(self.decoder(self.encoder.forward_pooled(x)))
-        else:
-            logits = self.classifier(self.decoder(self.encoder(x)))
+            return self.classifier(self.decoder(self.encoder.forward_pooled(x)))
+        return self.classifier(self.decoder(self.encoder(x)))
+
+    def enlarge(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+        """Logits of :meth:`coarse_logits` at the image's ``size`` (H, W)."""
         if self.working_size is None:
             return resize(logits, size, align_corners=self.align_corners)
         return resize_smoothly(resize(logits, self.working_size), size)
@@ -199,8 +215,12 @@ class SegmentationModel(nn.Module):
 
 def resize_smoothly(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear with antialiasing, as :func:`torchvision.transforms.functional.resize` does it."""
-    if tuple(x.shape[-2:]) == tuple(size):
+    if not exporting() and tuple(x.shape[-2:]) == tuple(size):
         return x
+    if tracing():
+        from citysegzoo.export import resize_by_matrices
+
+        return resize_by_matrices(x, size)
     return F.interpolate(x, tuple(size), mode="bilinear", antialias=True)
 
 

@@ -13,6 +13,8 @@ from PIL import Image
 import citysegzoo
 from citysegzoo.cli import main
 from citysegzoo.data import CAMVID_11, DEMO_IMAGE
+from citysegzoo.inference import Segmenter
+from citysegzoo.inference.segmentation import label_maps
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,17 @@ def test_segments_at_full_resolution(model, photo: Path) -> None:
     assert np.array_equal(result.labels, expected)
     assert sum(result.shares.values()) == pytest.approx(1)
     assert set(result.shares) <= set(CAMVID_11.classes)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("values", [2, 1000])
+def test_label_maps_are_the_argmax(model, values: int, layout: torch.memory_format) -> None:
+    """Ties and NaN included."""
+    logits = torch.randint(values, (2, 11, 64, 96)).float().contiguous(memory_format=layout)
+    logits[1, 7, :9] = torch.nan
+    for size in ((64, 96), (127, 191)):
+        expected = model.enlarge(logits, size).argmax(1)
+        assert torch.equal(label_maps(model, logits, size).long(), expected)
 
 
 def test_takes_paths_pictures_arrays_and_lists(model, photo: Path) -> None:
@@ -170,6 +183,30 @@ def test_command_segments_the_demo(tmp_path: Path) -> None:
     assert written.size == opened(DEMO_IMAGE).size
 
 
+def test_command_segments_as_it_is_told(model, photo: Path, tmp_path: Path) -> None:
+    def segmented(*options: str) -> np.ndarray:
+        assert main(["segment", str(photo), "--output", str(tmp_path), *options]) == 0
+        return np.asarray(opened(tmp_path / "street_labels.png"))
+
+    whole = model.segment(photo).labels
+    # Folding rounds, so a pixel may change.
+    assert (segmented("--precision", "fp32", "--device", "cpu") == whole).mean() > 0.999
+    assert (segmented("--batch-size", "4") == whole).mean() > 0.98
+    for options in (
+        {"tile": (64, 96), "overlap": 16},
+        {"scales": (0.75, 1.25)},
+        {"flip": True},
+    ):
+        expected = Segmenter(model, **options)(photo).labels
+        texts = {
+            "tile": ["--tile", "64x96", "--overlap", "16"],
+            "scales": ["--scales", "0.75,1.25"],
+            "flip": ["--flip"],
+        }
+        assert np.array_equal(segmented(*texts[next(iter(options))]), expected)
+        assert not np.array_equal(expected, whole)
+
+
 def test_command_does_the_rest_of_a_folder(photo: Path, tmp_path: Path, capsys) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -262,6 +299,11 @@ def test_bad_photographs(bad_inputs, name: str, part: str, tmp_path: Path, capsy
         (["segment", "--demo", "--model", "unet"], ["no trained weights for 'unet'", "unet.small"]),
         (["segment", "--demo", "--weights", "city"], ["no weights named 'city'", "camvid"]),
         (["segment", "--demo", "--device", "gpu7"], ["the device 'gpu7' cannot be used"]),
+        (["segment", "--demo", "--tile", "16"], ["a tile is at least 32x32"]),
+        (["segment", "--demo", "--tile", "64", "--overlap", "64"], ["cannot overlap by 64"]),
+        (["segment", "--demo", "--overlap", "64"], ["give tile too"]),
+        (["segment", "--demo", "--scales", "1,0"], ["numbers above 0"]),
+        (["segment", "--demo", "--batch-size", "0"], ["batch_size must be at least 1"]),
         (["segment", "--demo", "--output", "/proc/no/folder"], ["cannot be written to"]),
         (["segment", "--demo", "--output", "/dev/null"], ["cannot be written to"]),
         (["show", "deeplabv3_resnet11"], ["did you mean 'deeplabv3_resnet101'"]),
@@ -286,7 +328,9 @@ def test_bad_arguments(
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
-@pytest.mark.parametrize("arguments", [["frobnicate"], ["segment", "--frobnicate"], []])
+@pytest.mark.parametrize(
+    "arguments", [["frobnicate"], ["segment", "--frobnicate"], ["segment", "--tile", "big"], []]
+)
 def test_argparse_errors_exit_2(arguments: list[str], capsys) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(arguments)

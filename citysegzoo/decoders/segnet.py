@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from citysegzoo.base import Decoder, PooledFeatures
-from citysegzoo.layers import Activation, ConvNormAct, check_positives
+from citysegzoo.layers import Activation, ConvNormAct, check_positives, exporting
 from citysegzoo.registry import register_decoder
 
 
@@ -69,8 +69,17 @@ class SegNetDecoder(Decoder):
     def forward(self, pooled: PooledFeatures) -> Tensor:
         x = pooled.features[-1]
         for i in reversed(range(len(self.stages))):
-            x = F.max_unpool2d(
-                x, pooled.indices[i], [2, 2], output_size=pooled.features[i].shape[-2:]
-            )
+            x = _unpool(x, pooled.indices[i], pooled.features[i].shape[-2:])
             x = self.stages[i](x)
         return x
+
+
+def _unpool(x: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
+    """Put each value back to where its maximum was, zeros around it, in a map of ``size``."""
+    if not exporting():
+        return F.max_unpool2d(x, indices, [2, 2], output_size=tuple(size))
+    # max_unpool2d compares its sizes as it goes, which no graph for every size can hold.
+    height, width = size
+    flat = x.new_zeros(x.shape[0], x.shape[1], height * width)
+    flat = flat.scatter(2, indices.flatten(2), x.flatten(2))
+    return flat.reshape(x.shape[0], x.shape[1], height, width)

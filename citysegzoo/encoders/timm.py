@@ -75,20 +75,27 @@ class TimmEncoder(Encoder):
         return create_timm_model(name, self.timm_options)
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        # Rounded up without a negative division, which ONNX truncates where Python floors.
         height, width = x.shape[-2:]
-        stride = self.strides[-1]
-        x = F.pad(x, (0, -width % stride, 0, -height % stride))
+        deepest = self.strides[-1]
+        bottom = _ceil_div(height, deepest) * deepest - height
+        right = _ceil_div(width, deepest) * deepest - width
+        x = F.pad(x, (0, right, 0, bottom))
         features = self.backbone(x)
         if self.channels_last:
             features = [feature.permute(0, 3, 1, 2) for feature in features]
         return [
-            feature[..., : -(-height // stride), : -(-width // stride)]
+            feature[..., : _ceil_div(height, stride), : _ceil_div(width, stride)]
             for feature, stride in zip(features, self.strides, strict=True)
         ]
 
     def load_timm_weights(self, state_dict: Mapping[str, Tensor]) -> None:
         """Load the weights of the same timm backbone, built with the same options."""
         self.backbone.load_state_dict(state_dict)
+
+
+def _ceil_div(size: int, stride: int) -> int:
+    return (size + stride - 1) // stride
 
 
 def check_timm_name(name: str) -> None:

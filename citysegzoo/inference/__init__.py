@@ -2,5 +2,7 @@
 
 from citysegzoo.inference.images import Image, find_images, read_image
 from citysegzoo.inference.segmentation import Segmentation, segment
+from citysegzoo.inference.segmenter import Segmenter
+from citysegzoo.inference.stream import Failure
 
-__all__ = ["Image", "Segmentation", "find_images", "read_image", "segment"]
+__all__ = ["Failure", "Image", "Segmentation", "Segmenter", "find_images", "read_image", "segment"]

@@ -1,0 +1,165 @@
+"""A model made ready for inference: what computes the logits, and how."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from itertools import chain
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from citysegzoo.inference.folding import fold_batch_norm
+
+if TYPE_CHECKING:
+    from citysegzoo.model import SegmentationModel
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_LOW_PRECISION = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+
+
+class Network:
+    """A copy of a model for inference; weights that need no change are shared with it.
+
+    Args:
+        model: The model; it stays as it is.
+        device: Where to compute, such as ``"cuda"``; ``"auto"`` is a GPU if there is one.
+        precision: Of convolutions and matrix products: ``"fp32"``, ``"bf16"``, ``"fp16"``, or
+            ``"auto"``: bf16 where the hardware computes it (AMX, AVX512-bf16, GPUs), else fp32.
+        fold: Whether batch norm is folded into convolutions.
+        channels_last: Whether the channels are innermost in memory.
+        compile: Whether it goes through :func:`torch.compile`.
+
+    Attributes:
+        model: The copy.
+        device: Where it computes.
+        dtype: In what it computes.
+
+    Raises:
+        ValueError: If the model is on the meta device, the device is not there, or the precision
+            is unknown.
+    """
+
+    def __init__(
+        self,
+        model: SegmentationModel,
+        *,
+        device: str | torch.device = "auto",
+        precision: Precision = "auto",
+        fold: bool = True,
+        channels_last: bool = True,
+        compile: bool = False,  # noqa: A002
+    ) -> None:
+        if any(weight.is_meta for weight in model.parameters()):
+            raise ValueError("the model is on the meta device and has no weights; load some first.")
+        self.device = find_device(device)
+        self.dtype = find_dtype(precision, self.device)
+        self._layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.model = _sharing_copy(model).eval()
+        _replace(self.model, lambda _, t: t.to(self.device, _single(t)))
+        if fold:
+            side = max(64, self.model.min_size)
+            fold_batch_norm(self.model, torch.empty(1, self.model.encoder.in_channels, side, side))
+        _replace(self.model, self._prepared)
+        self._logits = torch.compile(self.model.coarse_logits) if compile else None
+
+    def _prepared(self, module: nn.Module, weight: Tensor) -> Tensor:
+        if isinstance(module, _LOW_PRECISION):
+            weight = weight.to(self.dtype)
+        return weight.contiguous(memory_format=self._layout) if weight.ndim == 4 else weight
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits before they are enlarged.
+
+        Args:
+            images: ``(N, 3, H, W)`` float32, preprocessed, on the device.
+
+        Returns:
+            float32 ``(N, C, h, w)``.
+
+        Raises:
+            ValueError: If the logits are NaN.
+        """
+        images = images.contiguous(memory_format=self._layout)
+        low = self.dtype != torch.float32
+        with torch.autocast(self.device.type, self.dtype if low else None, enabled=low):
+            logits = (self._logits or self.model.coarse_logits)(images).float()
+        if logits.isnan().any():
+            hint = " precision='fp32' may help, or" if low else ""
+            raise ValueError(f"the network gives NaN;{hint} check its weights.")
+        return logits
+
+    def images(self, pixels: Tensor) -> Tensor:
+        """Preprocess uint8 ``(N, H, W, 3)`` to float32 ``(N, 3, H, W)`` on the device."""
+        return self.model.preprocessing(pixels.to(self.device).permute(0, 3, 1, 2))
+
+
+def find_device(name: str | torch.device) -> torch.device:
+    """The device of that name, ``"auto"`` the GPU if there is one.
+
+    Raises:
+        ValueError: If it is not there; what is, is listed.
+    """
+    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        there.append("mps")
+    if name == "auto":
+        return torch.device(there[min(1, len(there) - 1)])
+    try:
+        device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(
+            f"the device {str(name)!r} cannot be used; there is {', '.join(there)}."
+        ) from error
+    return device
+
+
+def find_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """What to compute in.
+
+    Raises:
+        ValueError: If the precision is unknown, or fp16 is asked of a CPU.
+    """
+    if precision == "auto":
+        return torch.bfloat16 if _computes_bf16(device) else torch.float32
+    if precision not in _DTYPES:
+        known = ", ".join(map(repr, get_args(Precision)))
+        raise ValueError(f"precision is one of {known}, not {precision!r}.")
+    if precision == "fp16" and device.type == "cpu":
+        raise ValueError("precision 'fp16' is for GPUs; use 'bf16' or 'fp32' on a CPU.")
+    return _DTYPES[precision]
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Emulated, bf16 is slower than fp32. PyTorch has no public question for it yet.
+    questions = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, q, bool)() for q in questions)
+
+
+def _single(tensor: Tensor) -> torch.dtype:
+    return torch.float32 if tensor.is_floating_point() else tensor.dtype
+
+
+def _sharing_copy(model: SegmentationModel) -> SegmentationModel:
+    """A copy with modules of its own and the same parameters and buffers."""
+    return copy.deepcopy(model, {id(t): t for t in chain(model.parameters(), model.buffers())})
+
+
+@torch.no_grad()
+def _replace(model: nn.Module, change: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    """Replace weights and buffers by changed ones; unlike ``model.to`` none is written to."""
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            new = change(module, weight)
+            if new is not weight:
+                module._parameters[name] = nn.Parameter(new, requires_grad=False)
+        for name, buffer in module.named_buffers(recurse=False):
+            module._buffers[name] = change(module, buffer)

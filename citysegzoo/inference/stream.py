@@ -1,0 +1,165 @@
+"""Long runs: reading ahead of the network, and what fails on the way."""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from citysegzoo.inference.images import Image
+from citysegzoo.inference.segmentation import file_of
+
+Pixels = npt.NDArray[np.uint8]
+
+Item = TypeVar("Item")
+Read = TypeVar("Read")
+
+_END: Any = object()
+
+# What one image may raise, and the next not; RuntimeError is torch's, above all of memory.
+FAILURES = (ValueError, TypeError, OSError, MemoryError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image of a long run that could not be segmented.
+
+    Attributes:
+        image: Its file, or ``image 7`` where it has none (counted from 0).
+        error: Why.
+    """
+
+    image: str
+    error: Exception
+
+    def __str__(self) -> str:
+        reason = " ".join(str(self.error).split()) or type(self.error).__name__
+        if isinstance(self.error, RuntimeError):
+            return f"{self.image} could not be segmented, a smaller one may: {reason}"
+        return reason if self.image in reason else f"{self.image}: {reason}"
+
+
+class Source(NamedTuple):
+    """An image that was read.
+
+    Attributes:
+        pixels: uint8 ``(H, W, 3)``.
+        file: Its path, "" where it has none.
+        number: Its place in the run, from 0.
+    """
+
+    pixels: Pixels
+    file: str
+    number: int
+
+
+def warn(failure: Failure) -> None:
+    """Say what failed in a warning."""
+    warnings.warn(str(failure), stacklevel=3)
+
+
+def computed(
+    images: Iterable[Image],
+    read: Callable[[Image], Pixels],
+    compute: Callable[[Sequence[Pixels]], Pixels],
+    *,
+    batch_size: int,
+    on_error: Callable[[Failure], object],
+) -> Generator[tuple[Source, Pixels], None, None]:
+    """Read images ahead in threads and compute batches of one size.
+
+    Args:
+        images: Anything iterable.
+        read: From an image to its pixels, called in threads.
+        compute: From several images of one size to a label map of each.
+        batch_size: How many those are at most.
+        on_error: Called with an image that failed, in its turn.
+
+    Yields:
+        Each image with its label map, in order, but for those that failed.
+    """
+    numbers = count()
+    batch: list[Source] = []
+    with closing(read_ahead(images, read, ahead=2 * batch_size)) as reading:
+        for image, future in reading:
+            file, number = file_of(image), next(numbers)
+            try:
+                pixels = future.result()
+            except FAILURES as error:
+                yield from _results(batch, compute, on_error)
+                batch = []
+                on_error(Failure(file or f"image {number}", error))
+                continue
+            if batch and pixels.shape != batch[0].pixels.shape:
+                yield from _results(batch, compute, on_error)
+                batch = []
+            batch.append(Source(pixels, file, number))
+            if len(batch) == batch_size:
+                yield from _results(batch, compute, on_error)
+                batch = []
+        yield from _results(batch, compute, on_error)
+
+
+def _results(
+    batch: Sequence[Source],
+    compute: Callable[[Sequence[Pixels]], Pixels],
+    on_error: Callable[[Failure], object],
+) -> Iterator[tuple[Source, Pixels]]:
+    if not batch:
+        return
+    try:
+        labels = compute([source.pixels for source in batch])
+    except FAILURES as error:
+        if len(batch) == 1:
+            on_error(Failure(batch[0].file or f"image {batch[0].number}", error))
+            return
+        for source in batch:  # one of them fails, or they are too many for the memory
+            yield from _results([source], compute, on_error)
+        return
+    yield from zip(batch, labels, strict=True)
+
+
+def read_ahead(
+    items: Iterable[Item], read: Callable[[Item], Read], *, ahead: int, workers: int = 2
+) -> Generator[tuple[Item, Future[Read]], None, None]:
+    """Read items in threads, in their order, at most some ahead; closing it ends the threads.
+
+    Args:
+        items: Anything iterable, such as a reader of video frames; iterated in one thread.
+        read: Called with an item, in one of several threads.
+        ahead: How many items there are at most that nobody asked for yet.
+        workers: Threads that read.
+
+    Yields:
+        An item and what reads it: its ``result()`` is what was read, or raises what reading did.
+
+    Raises:
+        Exception: What ``items`` raises, after the items before.
+    """
+    iterator = iter(items)
+    source, readers = ThreadPoolExecutor(1), ThreadPoolExecutor(workers)
+
+    def following() -> tuple[Item, Future[Read] | None]:
+        item = next(iterator, _END)
+        return item, None if item is _END else readers.submit(read, item)
+
+    pending: deque[Future[tuple[Item, Future[Read] | None]]] = deque()
+    try:
+        while True:
+            while len(pending) < ahead:
+                pending.append(source.submit(following))
+            item, reading = pending.popleft().result()
+            if reading is None:
+                return
+            yield item, reading
+    finally:
+        source.shutdown(cancel_futures=True)
+        readers.shutdown(cancel_futures=True)

@@ -1,0 +1,147 @@
+"""Scores of images of any size, a few rows at a time: from tiles that overlap and blend.
+
+A tile's scores are kept as the small maps that the network gives, of the rows of tiles that are
+still needed: two, where tiles overlap by half or less. Full-size scores exist of one block of
+rows only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from citysegzoo.layers import resize
+
+BLOCK = 1 << 18
+"""Scores at a time: 1 MB of float32, little enough for the caches."""
+
+Maps = Sequence[Tensor]
+"""Logits ``(C, h, w)`` of each view of one tile."""
+
+
+class Tiling(NamedTuple):
+    """How one side is cut up.
+
+    Attributes:
+        starts: First pixel of each tile.
+        length: Pixels of each tile.
+        weights: ``(tiles, length)``, float32; those of a pixel sum to 1 over the tiles.
+    """
+
+    starts: list[int]
+    length: int
+    weights: Tensor
+
+
+def tiling(size: int, tile: int, overlap: int, stride: int) -> Tiling:
+    """Cut ``size`` pixels into tiles of one length that overlap by at least ``overlap``.
+
+    They are spread evenly, and start at multiples of ``stride``, where the network's own grid has
+    its cells, but for the last one, which ends with the image. Weights fall linearly over the
+    overlap.
+    """
+    tile = min(tile, size)
+    step = max(1, tile - overlap)
+    stride = min(stride, step)
+    cells = math.ceil((size - tile) / stride)
+    gaps = max(1, math.ceil(cells / (step // stride)))
+    starts = sorted({min(i * cells // gaps * stride, size - tile) for i in range(gaps + 1)})
+    ramp = torch.minimum(torch.arange(tile), torch.arange(tile).flip(0)).double() + 0.5
+    hat = (ramp / max(overlap, 1)).clamp(max=1)
+    total = torch.zeros(size, dtype=torch.float64)
+    for start in starts:
+        total[start : start + tile] += hat
+    weights = [hat / total[start : start + tile] for start in starts]
+    return Tiling(starts, tile, torch.stack(weights).float())
+
+
+def blended_rows(
+    maps: Callable[[slice, slice], Maps], rows: Tiling, columns: Tiling, *, align_corners: bool
+) -> Iterator[Tensor]:
+    """Scores of an image, block of rows by block of rows.
+
+    Args:
+        maps: The views' logits of the tile at these rows and columns.
+        rows: The tiles along the height.
+        columns: The tiles along the width.
+        align_corners: Of the bilinear resize of the logits.
+
+    Yields:
+        float32 ``(C, rows, W)``: the blended logits, or mean probabilities of several views.
+    """
+    width = columns.starts[-1] + columns.length
+    kept: dict[int, list[Maps]] = {}  # by row of tiles
+    ends = [*rows.starts[1:], rows.starts[-1] + rows.length]
+    for number, (start, end) in enumerate(zip(rows.starts, ends, strict=True)):
+        kept = {i: tiles for i, tiles in kept.items() if rows.starts[i] + rows.length > start}
+        at = slice(start, start + rows.length)
+        kept[number] = [maps(at, slice(x, x + columns.length)) for x in columns.starts]
+        # Rows from here to the next tile are complete.
+        first = kept[number][0][0]
+        height = max(1, BLOCK // (len(first) * width))
+        for top in range(start, end, height):
+            bottom = min(top + height, end)
+            with one_thread():
+                block = first.new_zeros(len(first), bottom - top, width)
+                for i, tiles in kept.items():
+                    y = rows.starts[i]
+                    stop = min(bottom, y + rows.length)
+                    if stop <= top:
+                        continue
+                    size = (rows.length, columns.length)
+                    for x, weights, views in zip(
+                        columns.starts, columns.weights, tiles, strict=True
+                    ):
+                        scores = scores_of_rows(views, size, top - y, stop - y, align_corners)
+                        weight = rows.weights[i, top - y : stop - y, None] * weights
+                        part = block[:, : stop - top, x : x + columns.length]
+                        part.addcmul_(scores, weight.to(scores.device))
+            yield block
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Operations so small are faster in one thread: 30 times, where other work needs the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def scores_of_rows(
+    views: Maps, size: tuple[int, int], start: int, stop: int, align_corners: bool
+) -> Tensor:
+    """Rows of one tile's scores: its logits, or the mean of several views' probabilities."""
+    if len(views) == 1:
+        return _rows(views[0], size, start, stop, align_corners)
+    scores = _rows(views[0], size, start, stop, align_corners).softmax(0)
+    for view in views[1:]:
+        scores += _rows(view, size, start, stop, align_corners).softmax(0)
+    return scores.div_(len(views))
+
+
+def _rows(
+    logits: Tensor, size: tuple[int, int], start: int, stop: int, align_corners: bool
+) -> Tensor:
+    """Rows of logits ``(C, h, w)`` enlarged bilinearly, as a tensor of its own."""
+    old, new = logits.shape[1], size[0]
+    if old == new:
+        rows = logits[:, start:stop].clone()
+    else:
+        y = torch.arange(start, stop, dtype=torch.float64)
+        if align_corners:
+            source = y * ((old - 1) / max(new - 1, 1))
+        else:
+            source = ((y + 0.5) * (old / new) - 0.5).clamp(0, old - 1)
+        low = source.long().clamp(max=old - 1)
+        high = (low + 1).clamp(max=old - 1)
+        low, high, weight = (t.to(logits.device) for t in (low, high, (source - low).float()))
+        rows = torch.lerp(logits[:, low], logits[:, high], weight[:, None])
+    return resize(rows[None], (stop - start, size[1]), align_corners=align_corners)[0]

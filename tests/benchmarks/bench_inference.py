@@ -1,0 +1,102 @@
+"""From a decoded photograph to its label map: how long, and what each part of the fast path gives.
+
+    python tests/benchmarks/bench_inference.py [NETWORK...] [--size H W]
+
+Networks have random weights. "plain" is what a user of a model writes without this package:
+preprocess, forward, argmax, float32, contiguous; "smp" is that with segmentation-models-pytorch's
+network of the same architecture, where it has one. Each part is on alone, then all are together.
+Logits are enlarged as a whole in "plain" and "smp" alone. Keeping freed memory holds for the whole
+process, so it is a run of its own: --keep-freed-memory.
+"""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from in_turn import in_turn, print_times, ratio
+
+import citysegzoo
+from citysegzoo.inference import Segmenter
+from citysegzoo.training.memory import keep_freed_memory
+
+CLASSES = 19
+NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "unet_resnet50": ("Unet", {"encoder_name": "resnet50"}),
+    "segformer_b0": ("Segformer", {"encoder_name": "mit_b0"}),
+    "deeplabv3_resnet101": (
+        "DeepLabV3",
+        {"encoder_name": "resnet101", "encoder_output_stride": 16},
+    ),
+}
+OPTIONS = {"deeplabv3_resnet101": {"output_stride": 16}}
+OFF = {"fold": False, "channels_last": False, "precision": "fp32"}
+PARTS: dict[str, dict[str, Any]] = {
+    "fused labels alone": {},
+    "and folded": {"fold": True},
+    "and channels last": {"channels_last": True},
+    "and bf16": {"precision": "bf16"},
+    "all": {"fold": True, "channels_last": True, "precision": "bf16"},
+    "all but bf16": {"fold": True, "channels_last": True},
+}
+
+
+def plain(model: torch.nn.Module, pixels: np.ndarray) -> np.ndarray:
+    """The usual way."""
+    with torch.no_grad():
+        image = torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
+        return model(citysegzoo.data.IMAGENET(image)).argmax(1)[0].to(torch.uint8).numpy()
+
+
+def runs_of(
+    name: str, pixels: np.ndarray, *, compiled: bool, peers: bool
+) -> dict[str, Callable[[], np.ndarray]]:
+    """Every way to a label map."""
+    torch.manual_seed(0)
+    model = citysegzoo.create_model(name, num_classes=CLASSES, **OPTIONS.get(name, {})).eval()
+    runs: dict[str, Callable[[], np.ndarray]] = {"plain": lambda: plain(model, pixels)}
+    if peers:
+        import segmentation_models_pytorch as smp
+
+        kind, options = NETWORKS[name]
+        peer = getattr(smp, kind)(encoder_weights=None, classes=CLASSES, **options).eval()
+        runs["smp"] = lambda: plain(peer, pixels)
+    for part, options in PARTS.items():
+        segmenter = Segmenter(model, **{**OFF, **options})
+        runs[part] = lambda segmenter=segmenter: segmenter(pixels).labels
+    if compiled:
+        fastest = Segmenter(model, **PARTS["all"], compile=True)
+        runs["all, compiled"] = lambda: fastest(pixels).labels
+    return runs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help=", ".join(NETWORKS))
+    parser.add_argument("--size", type=int, nargs=2, default=(1024, 2048), metavar=("H", "W"))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--compile", action="store_true", help="measure torch.compile too")
+    parser.add_argument("--no-peers", action="store_true", help="leave smp out")
+    parser.add_argument("--keep-freed-memory", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.keep_freed_memory:
+        keep_freed_memory()
+    pixels = np.random.default_rng(0).integers(0, 256, (*arguments.size, 3), dtype=np.uint8)
+    for name in arguments.networks or NETWORKS:
+        print(f"\n{name}, {arguments.size[0]}x{arguments.size[1]}")
+        runs = runs_of(name, pixels, compiled=arguments.compile, peers=not arguments.no_peers)
+        times, results = in_turn(runs, arguments.rounds)
+        print_times(times)
+        for part in list(runs)[1:]:
+            same = (results[part] == results["plain"]).mean()
+            agreement = "" if part == "smp" else f", {same:.3%} of the labels the same"
+            print(f"{part}: {ratio(times, 'plain', part):.2f} times as fast as plain{agreement}")
+            if "smp" in runs and part != "smp":
+                print(f"    {ratio(times, 'smp', part):.2f} times as fast as smp")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Batch norm folded into convolutions: where it may be, where it must not, and how exactly."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import citysegzoo
+from citysegzoo.inference.folding import fold_batch_norm
+
+
+def trained(model: nn.Module) -> nn.Module:
+    """In evaluation mode, with batch norms that are far from doing nothing."""
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            values = [module.running_mean]
+            if module.affine:
+                values += [module.bias.data, module.weight.data]
+            for value in values:
+                value.normal_(generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+    return model.eval()
+
+
+def assert_folds(model: nn.Module, number: int, image: Tensor | None = None) -> None:
+    """So many batch norms are folded, and nothing changes but by rounding."""
+    torch.manual_seed(0)
+    trained(model)
+    image = torch.randn(2, 4, 9, 11) if image is None else image
+    with torch.no_grad():
+        expected = model(image)
+        assert fold_batch_norm(model, image[:1]) == number
+        torch.testing.assert_close(model(image), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize(
+    "convolution",
+    [
+        lambda bias: nn.Conv2d(4, 6, 3, bias=bias),
+        lambda bias: nn.Conv2d(4, 6, 3, bias=bias, groups=2, padding=1, padding_mode="reflect"),
+        lambda bias: nn.ConvTranspose2d(4, 6, 2, 2, bias=bias),
+        lambda bias: nn.ConvTranspose2d(4, 6, 2, 2, bias=bias, groups=2),
+    ],
+)
+def test_convolutions_of_every_kind(convolution, bias: bool, affine: bool) -> None:
+    assert_folds(nn.Sequential(convolution(bias), nn.BatchNorm2d(6, affine=affine), nn.ReLU()), 1)
+
+
+class Net(nn.Module):
+    """A convolution, a norm, and a forward of one's own."""
+
+    def __init__(self, forward) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.other = nn.Conv2d(4, 4, 1)
+        self.run = forward
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        return self.run(self, x)
+
+
+def returns_both(net: Net, x: Tensor) -> tuple[Tensor, Tensor]:
+    between = net.conv(x)
+    return net.norm(between), between
+
+
+def skips(net: Net, x: Tensor) -> Tensor:
+    between = net.conv(x)
+    return net.norm(between) + between
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        skips,
+        returns_both,
+        lambda net, x: net.norm(net.conv(x).relu()),
+        lambda net, x: net.norm(net.conv(x).relu_()),
+        lambda net, x: net.norm(net.conv(x)) + net.conv(x),
+        lambda net, x: net.norm(net.conv(x)) + net.norm(net.other(x)),
+        lambda net, x: net.norm(net.conv(x)[..., 1:]),
+        lambda net, x: net.conv(net.norm(x)),
+    ],
+)
+def test_stays_where_others_see_what_is_between(forward) -> None:
+    assert_folds(Net(forward), 0)
+
+
+def test_stays_without_constants() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)).eval()
+    model[1].train()
+    assert fold_batch_norm(model, torch.randn(1, 4, 9, 9)) == 0
+    model[1] = nn.BatchNorm2d(4, track_running_stats=False).eval()
+    assert fold_batch_norm(model, torch.randn(1, 4, 9, 9)) == 0
+
+
+def test_stays_where_weights_are_computed() -> None:
+    from timm.layers import StdConv2d
+
+    for conv in (
+        StdConv2d(4, 6, 3, bias=True),
+        nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 6, 3)),
+        nn.utils.spectral_norm(nn.Conv2d(4, 6, 3)),
+    ):
+        assert_folds(nn.Sequential(conv, nn.BatchNorm2d(6)), 0)
+
+
+def test_stays_where_the_norm_does_more() -> None:
+    class Doubled(nn.BatchNorm2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    assert_folds(nn.Sequential(nn.Conv2d(4, 6, 3), Doubled(6)), 0)
+
+
+def test_keeps_the_activation_in_timms_norms() -> None:
+    from timm.layers import BatchNormAct2d
+
+    assert_folds(nn.Sequential(nn.Conv2d(4, 6, 3), BatchNormAct2d(6)), 1)
+
+
+def test_weights_are_replaced_not_written_to() -> None:
+    model = trained(nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6)))
+    weight, bias = model[0].weight, model[0].bias
+    before = weight.clone(), bias.clone()
+    assert fold_batch_norm(model, torch.randn(1, 4, 9, 9)) == 1
+    assert model[0].weight is not weight
+    assert torch.equal(weight, before[0])
+    assert torch.equal(bias, before[1])
+
+
+def test_training_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match="evaluation mode only"):
+        fold_batch_norm(nn.Conv2d(4, 4, 1), torch.randn(1, 4, 9, 9))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "left"),
+    [
+        ("unet.small", {"widths": (4, 8)}, 0),
+        ("deeplabv3plus_resnet18", {}, 0),
+        ("segnet_vgg16", {}, 0),
+        ("segformer_b0", {}, 0),
+    ],
+)
+def test_models(name: str, options: dict, left: int) -> None:
+    torch.manual_seed(0)
+    model = trained(citysegzoo.create_model(name, **options)).double()
+    norms = sum(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    image = torch.randn(1, 3, 64, 96, dtype=torch.float64)
+    with torch.no_grad():
+        expected = model(image)
+        assert fold_batch_norm(model, image) == norms - left
+        difference = (model(image) - expected).abs().max()
+    assert difference < 1e-9 * expected.abs().max()

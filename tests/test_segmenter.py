@@ -1,0 +1,525 @@
+"""The segmenter: equal to the model where it says so, on any number of images of any size."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+import citysegzoo
+from citysegzoo.base import Decoder, Encoder
+from citysegzoo.data import DEMO_IMAGE
+from citysegzoo.inference import Failure, Segmenter
+from citysegzoo.inference.tiles import tiling
+from citysegzoo.model import SegmentationModel, resize_smoothly
+
+EXACT = {"device": "cpu", "precision": "fp32", "fold": False, "channels_last": False}
+PLAIN = {"device": "cpu", "precision": "fp32"}
+
+
+class Pooled(Encoder):
+    """The image itself, made smaller by averages."""
+
+    channels = (3,)
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.strides = (stride,)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [F.avg_pool2d(x, self.strides[0])]
+
+
+class Last(Decoder):
+    """The last feature."""
+
+    channels, stride = 3, 1
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        return features[-1]
+
+
+def pointwise(*, stride: int = 1, classes: int = 5, **options: object) -> SegmentationModel:
+    """A network whose classes depend on the colour of one pixel (of the smaller image) alone."""
+    torch.manual_seed(0)
+    classifier = nn.Conv2d(3, classes, 1)
+    return SegmentationModel(Pooled(stride), Last(), classifier, num_classes=classes, **options)
+
+
+def drawn(name: str, **options: object) -> SegmentationModel:
+    torch.manual_seed(0)
+    return citysegzoo.create_model(name, **options).eval()
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A smooth random picture."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, height // 8 + 1, width // 8 + 1, generator=generator)
+    image = F.interpolate(coarse, (height, width), mode="bilinear")[0]
+    return (255 * image).byte().permute(1, 2, 0).numpy().copy()
+
+
+def preprocessed(model: SegmentationModel, pixels: np.ndarray) -> Tensor:
+    return model.preprocessing(torch.from_numpy(pixels).permute(2, 0, 1)[None]).contiguous()
+
+
+@torch.no_grad()
+def expected_labels(model: SegmentationModel, pixels: np.ndarray) -> np.ndarray:
+    return model(preprocessed(model, pixels))[0].argmax(0).numpy()
+
+
+@pytest.fixture(scope="module")
+def small() -> SegmentationModel:
+    return citysegzoo.create_model("unet.small", pretrained=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("unet.small", {"pretrained": True}),
+        ("segformer_b0", {}),
+        ("segnet_vgg16", {}),
+        ("deeplabv3_resnet18", {}),
+    ],
+)
+def test_labels_are_the_models_with_everything_off(name: str, options: dict) -> None:
+    model = drawn(name, **options)
+    pixels = picture(101, 163)
+    labels = Segmenter(model, **EXACT)(pixels).labels
+    assert labels.dtype == np.uint8
+    assert np.array_equal(labels, expected_labels(model, pixels))
+    assert len(np.unique(labels)) > 1
+
+
+@pytest.mark.parametrize("change", [{"fold": True}, {"channels_last": True}, {"precision": "bf16"}])
+def test_every_part_agrees(small, change: dict) -> None:
+    result = Segmenter(small, **{**EXACT, **change})(DEMO_IMAGE)
+    agreement = (result.labels == small.segment(DEMO_IMAGE).labels).mean()
+    assert agreement > (0.995 if "precision" in change else 0.9999)
+
+
+def test_defaults_agree(small) -> None:
+    segmenter = Segmenter(small)
+    assert (segmenter(DEMO_IMAGE).labels == small.segment(DEMO_IMAGE).labels).mean() > 0.995
+
+
+@pytest.mark.parametrize("name", ["segformer_b0", "unet_swin_tiny"])
+def test_transformers_in_bf16(name: str) -> None:
+    model = drawn(name)
+    pixels = picture(96, 128)
+    found = Segmenter(model, device="cpu", precision="bf16").probabilities(pixels)
+    expected = Segmenter(model, **EXACT).probabilities(pixels)
+    assert found.dtype == np.float32
+    assert np.abs(found - expected).max() < 0.02
+
+
+def test_a_working_size_is_kept() -> None:
+    model = pointwise(stride=4, working_size=(64, 96))
+    pixels = picture(131, 150)
+    assert np.array_equal(Segmenter(model, **EXACT)(pixels).labels, expected_labels(model, pixels))
+    model.eval()
+    with torch.no_grad():
+        expected = model(preprocessed(model, pixels)).softmax(1)[0].numpy()
+    found = Segmenter(model, **EXACT).probabilities(pixels)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_model_stays_as_it_is() -> None:
+    model = drawn("unet.small", widths=(4, 8)).train()
+    model.encoder.eval()
+    modes = [module.training for module in model.modules()]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    weights = list(model.parameters())
+    Segmenter(model, device="cpu", precision="bf16")(picture(40, 40))
+    assert [module.training for module in model.modules()] == modes
+    assert all(new is old for new, old in zip(model.parameters(), weights, strict=True))
+    assert all(p.requires_grad and p.dtype == torch.float32 for p in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    copy = Segmenter(model, **EXACT)._network.model
+    assert copy is not model
+    assert all(new is old for new, old in zip(copy.parameters(), weights, strict=True))
+
+
+def test_half_precision_models_are_computed_in_the_asked_one() -> None:
+    model = drawn("unet.small", widths=(4, 8)).bfloat16()
+    segmenter = Segmenter(model, **EXACT)
+    assert segmenter.dtype == torch.float32
+    pixels = picture(40, 40)
+    found = segmenter(pixels).labels
+    assert next(model.parameters()).dtype == torch.bfloat16
+    assert np.array_equal(found, expected_labels(model.float(), pixels))
+
+
+@pytest.mark.parametrize(
+    ("size", "tile", "overlap", "stride"),
+    [(100, 32, 8, 4), (33, 32, 8, 32), (32, 32, 31, 1), (20, 32, 8, 4), (997, 64, 0, 7)],
+)
+def test_weights_of_tiles_sum_to_one(size: int, tile: int, overlap: int, stride: int) -> None:
+    found = tiling(size, tile, overlap, stride)
+    total = torch.zeros(size)
+    for start, weights in zip(found.starts, found.weights, strict=True):
+        assert weights.min() > 0
+        total[start : start + found.length] += weights
+    torch.testing.assert_close(total, torch.ones(size))
+    steps = [b - a for a, b in itertools.pairwise(found.starts)]
+    assert all(0 < step <= found.length - overlap for step in steps)
+    assert found.starts[0] == 0
+    assert found.starts[-1] + found.length == size
+
+
+@pytest.mark.parametrize("views", [{}, {"flip": True}])
+@pytest.mark.parametrize("tile", [32, (32, 64), 500])
+def test_tiles_change_nothing_where_the_network_sees_one_pixel(tile, views: dict) -> None:
+    model = pointwise()
+    pixels = picture(131, 150)
+    whole = Segmenter(model, **EXACT, **views)
+    tiled = Segmenter(model, **EXACT, **views, tile=tile, overlap=9)
+    np.testing.assert_allclose(tiled.probabilities(pixels), whole.probabilities(pixels), atol=1e-6)
+    assert (tiled(pixels).labels == whole(pixels).labels).mean() > 0.9999
+
+
+def test_tiles_blend_without_seams() -> None:
+    """What tiles say of themselves is passed on gradually: no step is larger than the ramp's."""
+
+    class Own(Pooled):
+        tiles = 0
+
+        def forward(self, x: Tensor) -> list[Tensor]:
+            self.tiles += 1
+            return [torch.full_like(x, float(self.tiles % 2))]
+
+    model = pointwise(classes=3)
+    model.encoder = Own(1)
+    model.classifier = nn.Identity()
+    found = Segmenter(model, **EXACT, tile=64, overlap=16).probabilities(picture(64, 300))
+    assert np.allclose(found, 1 / 3)  # all classes alike
+    model.classifier = nn.Conv2d(3, 3, 1, bias=False)
+    nn.init.zeros_(model.classifier.weight)
+    model.classifier.weight.data[0] = 1 / 3
+    found = Segmenter(model, **EXACT, tile=64, overlap=16).probabilities(picture(64, 300))
+    logits = np.log(found[0] / found[1])[0]
+    assert logits.min() < 0.02 < 0.98 < logits.max()
+    assert np.abs(np.diff(logits)).max() < 1.01 / 16
+
+
+def naive(model: SegmentationModel, pixels: np.ndarray, scales, flip: bool) -> Tensor:
+    """The mean of the views' probabilities, by its definition."""
+    image, views = preprocessed(model, pixels), []
+    size = image.shape[-2:]
+    with torch.no_grad():
+        for scale in scales:
+            scaled = resize_smoothly(image, [max(32, round(scale * side)) for side in size])
+            for mirrored in (False, True)[: 1 + flip]:
+                logits = model.coarse_logits(scaled.flip(-1) if mirrored else scaled)
+                logits = F.interpolate(
+                    logits, size, mode="bilinear", align_corners=model.align_corners
+                )
+                views.append((logits.flip(-1) if mirrored else logits).softmax(1)[0])
+    return torch.stack(views).mean(0)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize(
+    ("scales", "flip"), [((0.75, 1.0, 1.25), True), ((1.0,), True), ((0.5, 1.5), False)]
+)
+def test_scales_and_flip(monkeypatch, scales, flip: bool, align_corners: bool) -> None:
+    monkeypatch.setattr("citysegzoo.inference.tiles.BLOCK", 5000)  # many blocks of rows
+    model = drawn("segformer_b0")
+    model.align_corners = align_corners
+    pixels = picture(101, 163)
+    expected = naive(model, pixels, scales, flip)
+    segmenter = Segmenter(model, **EXACT, scales=scales, flip=flip)
+    np.testing.assert_allclose(segmenter.probabilities(pixels), expected.numpy(), atol=1e-5)
+    top = expected.topk(2, dim=0).values
+    clear = (top[0] - top[1] > 1e-4).numpy()
+    labels = segmenter(pixels).labels
+    assert np.array_equal(labels[clear], expected.argmax(0).numpy()[clear])
+    assert clear.mean() > 0.9
+
+
+def test_one_scale_that_is_not_1() -> None:
+    model = drawn("segformer_b0")
+    pixels = picture(101, 163)
+    expected = naive(model, pixels, (0.5,), False)
+    found = Segmenter(model, **EXACT, scales=(0.5,)).probabilities(pixels)
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+
+
+LARGE = """
+import resource, sys
+import numpy as np
+from test_segmenter import PLAIN, Segmenter, pointwise
+height, width, limit = map(int, sys.argv[2:])
+image = np.memmap(sys.argv[1], np.uint8, "w+", shape=(height, width, 3))  # zeros, and not read
+segmenter = Segmenter(pointwise(stride=2, classes=19), **PLAIN, tile=512)
+segmenter(image[:600, :600])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert segmenter(image).labels.shape == (height, width)
+grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+print(f"{grown:.0f} MB more")
+assert grown < limit
+"""
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "limit"),
+    [
+        # Labels and pixels that were read are 48 MB, two rows of tiles' logits 100 MB; all tiles'
+        # would be 400 MB, full-size logits 0.9 GB.
+        (3000, 4000, 260),
+        pytest.param(5000, 10000, 900, marks=pytest.mark.slow),
+    ],
+)
+def test_memory_is_bounded(height: int, width: int, limit: int, tmp_path: Path) -> None:
+    arguments = [tmp_path / "image", height, width, limit]
+    done = subprocess.run(
+        [sys.executable, "-c", LARGE, *map(str, arguments)],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_nan_is_one_sentence() -> None:
+    model = pointwise()
+    with torch.no_grad():
+        model.classifier.bias[2] = float("nan")
+    for options in ({}, {"tile": 32}, {"flip": True}):
+        with pytest.raises(ValueError, match="the network gives NaN; check its weights."):
+            Segmenter(model, **EXACT, **options)(picture(40, 40))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "cuda:99"}, "device 'cuda:99' cannot be used; there is cpu"),
+        ({"device": "gpu7"}, "device 'gpu7' cannot be used; there is cpu"),
+        ({"device": "meta"}, "device 'meta' cannot be used; there is cpu"),
+        ({"precision": "int8"}, "precision is one of 'auto', 'fp32', 'bf16', 'fp16', not 'int8'"),
+        ({"precision": "fp16"}, "'fp16' is for GPUs"),
+        ({"tile": 31}, "at least 32x32"),
+        ({"tile": (64, 16)}, "at least 32x32"),
+        ({"tile": (64, 64, 64)}, "not \\(64, 64, 64\\)"),
+        ({"tile": 64, "overlap": 64}, "cannot overlap by 64"),
+        ({"tile": 64, "overlap": -1}, "at least 0"),
+        ({"overlap": 8}, "give tile too"),
+        ({"scales": ()}, "one or more numbers above 0"),
+        ({"scales": (1, 0)}, "one or more numbers above 0"),
+        ({"scales": (float("nan"),)}, "finite number"),
+    ],
+)
+def test_bad_options(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Segmenter(pointwise(), **{"device": "cpu", **options})
+
+
+def test_bad_types_and_models() -> None:
+    with pytest.raises(TypeError, match="flip is True or False"):
+        Segmenter(pointwise(), flip="no")
+    with pytest.raises(TypeError, match="each of scales must be a number"):
+        Segmenter(pointwise(), scales=("1",))
+    with pytest.raises(ValueError, match="at least 128x128 for this model, whose deepest stride"):
+        Segmenter(pointwise(stride=128), tile=64)
+    with pytest.raises(ValueError, match="the model has 300 classes"):
+        Segmenter(pointwise(classes=300))
+    with torch.device("meta"):
+        empty = pointwise()
+    with pytest.raises(ValueError, match="meta device and has no weights"):
+        Segmenter(empty)
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        Segmenter(pointwise()).stream([], batch_size=0)
+    with pytest.raises(ValueError, match="the array is 20x20"):
+        Segmenter(pointwise(), tile=64)(np.zeros((20, 20, 3), np.uint8))
+
+
+def threads() -> int:
+    """Of the segmenter; tqdm has one of its own."""
+    return sum(t.name.startswith("ThreadPoolExecutor") for t in threading.enumerate())
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_streams_anything_in_order(batch_size: int, tmp_path: Path) -> None:
+    model = pointwise()
+    segmenter = Segmenter(model, **EXACT)
+    frames = [picture(40, 50, seed) for seed in range(5)]
+    frames += [picture(50, 40, seed) for seed in range(2)]
+    file = tmp_path / "street.png"
+    Image.fromarray(frames[0]).convert("L").save(file)
+    images = [*frames[:4], file, Image.fromarray(frames[4]), *frames[5:]]
+    before = threads()
+    results = list(segmenter.stream(iter(images), batch_size=batch_size))
+    names = [f"image_{i}" for i in range(8)]
+    names[4] = "street"
+    assert [result.name for result in results] == names
+    for image, result in zip(images, results, strict=True):
+        assert np.array_equal(result.labels, segmenter(image).labels)
+        assert np.array_equal(result.image, segmenter(image).image)
+    assert threads() == before
+    assert list(segmenter.stream([])) == []
+
+
+def test_images_of_one_size_go_through_the_network_together(monkeypatch) -> None:
+    segmenter = Segmenter(pointwise(), **EXACT)
+    sizes = []
+    network = segmenter._network
+
+    def spy(images: Tensor) -> Tensor:
+        sizes.append(len(images))
+        return network(images)
+
+    spy.images, spy.model = network.images, network.model
+    segmenter._network = spy
+    images = [picture(40, 40)] * 5 + [picture(40, 50)] * 2 + [picture(40, 40)]
+    assert len(list(segmenter.stream(images, batch_size=3))) == 8
+    assert sizes == [3, 2, 2, 1]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_what_fails_is_named_and_the_rest_is_done(batch_size: int, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_text("no picture")
+    images = [picture(40, 40), broken, picture(40, 50), np.zeros((40, 40)), picture(40, 40), 7]
+    segmenter = Segmenter(pointwise(), **EXACT)
+    failures: list[Failure] = []
+    results = segmenter.stream(images, batch_size=batch_size, on_error=failures.append)
+    assert [result.name for result in results] == ["image_0", "image_2", "image_4"]
+    texts = list(map(str, failures))
+    assert str(broken) in texts[0]
+    assert texts[1].startswith("image 3: an image array must be uint8")
+    assert texts[2].startswith("image 5: an image must be a path")
+    with pytest.warns(UserWarning, match="broken.jpg is no"):
+        assert len(list(segmenter.stream([broken, picture(40, 40)]))) == 1
+
+
+def test_one_image_that_the_network_cannot_do_spoils_no_batch() -> None:
+    class Fragile(Pooled):
+        def forward(self, x: Tensor) -> list[Tensor]:
+            if len(x) > 2:
+                raise torch.OutOfMemoryError("out of memory")
+            black = x.amax((1, 2, 3), keepdim=True) < 0
+            return [torch.where(black, torch.nan, x)]
+
+    model = pointwise()
+    model.encoder = Fragile(1)
+    images = [picture(40, 40, seed) for seed in range(4)]
+    images[2] = np.zeros_like(images[2])
+    failures: list[Failure] = []
+    results = Segmenter(model, **EXACT).stream(images, batch_size=4, on_error=failures.append)
+    assert [result.name for result in results] == ["image_0", "image_1", "image_3"]
+    assert [str(f) for f in failures] == ["image 2: the network gives NaN; check its weights."]
+
+
+def test_on_error_may_stop_the_run(tmp_path: Path) -> None:
+    def stop(failure: Failure) -> None:
+        raise failure.error
+
+    before = threads()
+    results = Segmenter(pointwise(), **EXACT).stream([tmp_path / "none.png"] * 9, on_error=stop)
+    with pytest.raises(FileNotFoundError, match="none.png"):
+        list(results)
+    assert threads() == before
+
+
+def test_streams_are_read_a_few_images_ahead_and_close() -> None:
+    asked = 0
+
+    def frames():
+        nonlocal asked
+        for asked in itertools.count():  # noqa: B007
+            yield picture(40, 40)
+
+    before = threads()
+    segmenter = Segmenter(pointwise(), **EXACT)
+    for i, _ in enumerate(segmenter.stream(frames(), batch_size=2)):
+        assert asked <= i + 8
+        if i == 20:
+            break
+    assert threads() == before
+
+
+def test_what_the_iterable_raises_is_raised() -> None:
+    def frames():
+        yield picture(40, 40)
+        yield picture(40, 40)
+        raise KeyError("camera")
+
+    before = threads()
+    results = Segmenter(pointwise(), **EXACT).stream(frames())
+    assert next(results).name == "image_0"
+    assert next(results).name == "image_1"
+    with pytest.raises(KeyError, match="camera"):
+        next(results)
+    assert threads() == before
+
+
+def test_folder(tmp_path: Path) -> None:
+    photos, output = tmp_path / "photos", tmp_path / "out" / "here"
+    photos.mkdir()
+    for name in "abcd":
+        Image.fromarray(picture(40, 50)).save(photos / f"{name}.png")
+    (photos / "b.png").write_bytes(b"no picture")
+    (output / "c_labels.png").mkdir(parents=True)
+    segmenter = Segmenter(pointwise(), **EXACT)
+    saved, failed = [], []
+    before = threads()
+    failures = segmenter.folder(
+        photos, output, on_saved=lambda result, files: saved.append(files), on_error=failed.append
+    )
+    assert failures == failed
+    assert sorted(Path(failure.image).name for failure in failures) == ["b.png", "c.png"]
+    assert "is a folder; name a file" in " ".join(map(str, failures))
+    assert [labels.name for labels, _ in saved] == ["a_labels.png", "d_labels.png"]
+    with Image.open(saved[0][0]) as image:
+        assert np.array_equal(np.asarray(image), segmenter(photos / "a.png").labels)
+    assert threads() == before
+    with pytest.raises(FileNotFoundError, match="holds no image"):
+        segmenter.folder(tmp_path, output)
+    (tmp_path / "a.png").touch()
+    with pytest.raises(ValueError, match="would both be written as a_labels.png"):
+        segmenter.folder([photos / "a.png", tmp_path / "a.png"], output)
+
+
+def test_ctrl_c_leaves_whole_files(tmp_path: Path) -> None:
+    photos, output = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for i in range(300):
+        os.symlink(DEMO_IMAGE, photos / f"{i}.png")
+    command = [sys.executable, "-m", "citysegzoo", "segment", photos, "--output", output]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not list(output.glob("*_overlay.jpg")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        error = running.communicate(timeout=60)[1]
+    finally:
+        running.kill()
+    assert running.returncode == 130, error
+    assert error == "citysegzoo: interrupted.\n"
+    files = list(output.iterdir())
+    assert 2 <= len(files) < 600
+    for file in files:
+        assert file.name.endswith(("_labels.png", "_overlay.jpg"))
+        with Image.open(file) as image:
+            image.load()
+
+
+@pytest.mark.slow
+def test_compiled() -> None:
+    model = drawn("unet.small", widths=(4, 8))
+    pixels = picture(64, 64)
+    found = Segmenter(model, **PLAIN, compile=True).probabilities(pixels)
+    expected = Segmenter(model, **PLAIN).probabilities(pixels)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
