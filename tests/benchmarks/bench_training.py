@@ -93,7 +93,8 @@ def _wait(device: torch.device) -> None:
 
 def time_steps(args: argparse.Namespace) -> None:
     device = torch.device(args.device)
-    fast = torch.cpu._is_amx_tile_supported() if device.type == "cpu" else True
+    on_cpu = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    fast = on_cpu if device.type == "cpu" else True
     lower = args.precision == "bf16" or (args.precision is None and fast)
     dtype = torch.bfloat16 if lower else torch.float32
     images = torch.randint(0, 256, (args.batch_size, 3, *SIZE), dtype=torch.uint8, device=device)
