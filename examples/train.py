@@ -50,6 +50,7 @@ from citysegzoo.data import (
 )
 from citysegzoo.data.labels import LabelSet
 from citysegzoo.files import replacing
+from citysegzoo.inference.network import computes_bf16
 from citysegzoo.losses import CLASS_WEIGHTS, CombinedLoss, count_pixels, create_loss
 from citysegzoo.metrics import ConfusionMatrix, SegmentationScores
 from citysegzoo.pretrained import save_pretrained
@@ -208,7 +209,7 @@ def schedule_argument(text: str) -> Schedule:
 
 def settings_of(args: argparse.Namespace, recipe: Recipe | None, images: int) -> Settings:
     """The recipe of the model, adapted to the data, under what the command line says."""
-    settings = Settings(precision="bf16" if has_fast_bf16(args.device) else "fp32")
+    settings = Settings(precision="bf16" if computes_bf16(torch.device(args.device)) else "fp32")
     unsaid: list[str] = []
     if recipe is None:
         crop = {"cityscapes": (768, 768), "camvid": (256, 320)}[args.data]
@@ -263,15 +264,6 @@ def adapted(augmentation: Augmentation, frame: tuple[int, int]) -> Augmentation:
     elif augmentation.scale is not None:
         crop = frame
     return replace(augmentation, resize=None, crop=crop)
-
-
-def has_fast_bf16(device: str) -> bool:
-    """Whether bfloat16 is computed by the hardware, and not emulated."""
-    if device.startswith("cuda"):
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(False)
-    return device == "cpu" and (
-        torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    )
 
 
 # --- data, model, loss, optimiser ----------------------------------------------------------------

@@ -127,7 +127,7 @@ def find_dtype(precision: Precision, device: torch.device) -> torch.dtype:
         ValueError: If the precision is unknown, or fp16 is asked of a CPU.
     """
     if precision == "auto":
-        return torch.bfloat16 if _computes_bf16(device) else torch.float32
+        return torch.bfloat16 if computes_bf16(device) else torch.float32
     if precision not in _DTYPES:
         known = ", ".join(map(repr, get_args(Precision)))
         raise ValueError(f"precision is one of {known}, not {precision!r}.")
@@ -136,7 +136,8 @@ def find_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     return _DTYPES[precision]
 
 
-def _computes_bf16(device: torch.device) -> bool:
+def computes_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is computed by the hardware, and not emulated."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     # Emulated, bf16 is slower than fp32. PyTorch has no public question for it yet.

@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 
 import citysegzoo
 from citysegzoo.data import Augmentation, Cityscapes, draw_streets
+from citysegzoo.inference.network import computes_bf16
 from citysegzoo.losses import CrossEntropyLoss
 from citysegzoo.training.memory import keep_freed_memory
 from citysegzoo.training.sampling import Seeded, TrainingBatches
@@ -93,9 +94,7 @@ def _wait(device: torch.device) -> None:
 
 def time_steps(args: argparse.Namespace) -> None:
     device = torch.device(args.device)
-    on_cpu = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    fast = on_cpu if device.type == "cpu" else True
-    lower = args.precision == "bf16" or (args.precision is None and fast)
+    lower = args.precision == "bf16" or (args.precision is None and computes_bf16(device))
     dtype = torch.bfloat16 if lower else torch.float32
     images = torch.randint(0, 256, (args.batch_size, 3, *SIZE), dtype=torch.uint8, device=device)
     target = torch.randint(0, CLASSES, (args.batch_size, *SIZE), dtype=torch.uint8, device=device)
