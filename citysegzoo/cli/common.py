@@ -1,0 +1,101 @@
+"""What several commands share: the sentences they say, tables, models by name, outputs tried."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from citysegzoo.model import SegmentationModel
+
+    Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
+else:
+    Commands = Any
+
+
+def say(message: str) -> None:
+    """Print to stderr, in the name of the command."""
+    print(f"citysegzoo: {message}", file=sys.stderr)
+
+
+def sentence(error: BaseException) -> str:
+    """An error's message on one line; its kind where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    """Print rows in columns as wide as their widest entry; on a terminal the last one wraps."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    indent = sum(widths) + 2 * len(widths)
+    room = shutil.get_terminal_size().columns - indent if sys.stdout.isatty() else 0
+    for row in rows:
+        start = "".join(f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=False))
+        last = textwrap.wrap(row[-1], room) if room >= 20 else [row[-1]]
+        print((start + ("\n" + " " * indent).join(last)).rstrip())
+
+
+def option(text: str) -> tuple[str, Any]:
+    """``name=value`` of the command line, the value read as a Python literal where it is one."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ValueError(
+            f"an option is given as NAME=VALUE, such as aspp_rates=3,6,9, not {text!r}."
+        )
+    literal = {"true": "True", "false": "False", "none": "None"}.get(value.lower(), value)
+    try:
+        return name, ast.literal_eval(literal)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return name, value
+
+
+def trained(name: str, tag: str | None) -> SegmentationModel:
+    """A model with weights: of the zoo by name, or saved in a folder, a file or a repository."""
+    from citysegzoo.factory import create_model
+    from citysegzoo.pretrained import load
+
+    if os.sep not in name and "/" not in name and not os.path.exists(name):
+        return create_model(name, pretrained=tag or True)
+    if tag is not None:
+        raise ValueError(f"--weights names weights of a model of the zoo; {name} has one set only.")
+    return load(name)
+
+
+def make_writable(folder: Path) -> None:
+    """Make the folder and find out now, not after the work, whether it can be written to."""
+    from citysegzoo.files import replacing
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".citysegzoo-probe"
+        with replacing(probe) as partial:
+            partial.touch()
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"the output folder {folder} cannot be written to: {reason}.") from error
+
+
+class _WritableError(Exception):
+    """What ends a trial of writing."""
+
+
+def make_file_writable(file: Path) -> None:
+    """Find out now, not after the work, whether a file can be written; it stays as it is."""
+    from citysegzoo.files import replacing
+
+    try:
+        with contextlib.suppress(_WritableError), replacing(file) as partial:
+            partial.touch()
+            raise _WritableError
+    except OSError as error:
+        if error.errno is None:  # a sentence of `replacing`
+            raise
+        raise OSError(f"{file} cannot be written: {error.strerror}.") from error

@@ -1,0 +1,86 @@
+"""``citysegzoo evaluate``: label images scored against ground truth."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from citysegzoo.cli.common import Commands, make_file_writable, say
+
+
+def add_parsers(commands: Commands) -> None:
+    """Add what this module runs to the commands."""
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="score label images against ground truth",
+        description="Print the IoU of each class. Label ids of Cityscapes are scored by its "
+        "official protocol, with iIoU and categories. Every ground-truth file needs one "
+        "prediction: <city>_<sequence>_<frame>*.png where it is named as in Cityscapes, its own "
+        "name, or that and _labels as `citysegzoo segment` writes it, elsewhere.",
+    )
+    evaluate.add_argument("predictions", metavar="PREDICTIONS", help="a folder, or one file")
+    evaluate.add_argument("ground_truth", metavar="GROUNDTRUTH", help="a folder, or one file")
+    evaluate.add_argument(
+        "--labels",
+        metavar="NAME",
+        help="what the values are: cityscapes34 (label ids), cityscapes19 (train ids), "
+        "camvid11 or cityscapes_categories [what the names of the ground truth say: "
+        "cityscapes34 for *_gtFine_labelIds.png, cityscapes19 for *_gtFine_labelTrainIds.png]",
+    )
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
+    evaluate.add_argument("--workers", type=int, metavar="N", help="threads [one for each core]")
+    evaluate.add_argument(
+        "--instances",
+        action=argparse.BooleanOptionalAction,
+        help="score iIoU with the *_gtFine_instanceIds.png beside the ground truth "
+        "[if they are there]",
+    )
+    evaluate.set_defaults(run=_evaluate)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from citysegzoo.data.labels import CITYSCAPES_34, LABEL_SETS, find_labels
+    from citysegzoo.files import replacing
+    from citysegzoo.metrics.cityscapes import CityscapesScores
+    from citysegzoo.metrics.folders import (
+        evaluate_pairs,
+        find_instances,
+        labels_of,
+        pair_files,
+    )
+
+    labels = labels_of(args.ground_truth) if args.labels is None else find_labels(args.labels)
+    if labels is None:
+        raise ValueError(
+            f"the names in {args.ground_truth} do not say what its values are; give --labels, one "
+            f"of {', '.join(LABEL_SETS)}."
+        )
+    pairing = pair_files(args.predictions, args.ground_truth, labels)
+    if args.json:
+        inputs = {file.resolve() for pair in pairing.pairs for file in pair}
+        if args.json.resolve() in inputs:
+            raise ValueError(f"{args.json} is to be evaluated and written; name another --json.")
+        make_file_writable(args.json)
+
+    instances = find_instances(pairing, labels, args.instances)
+    scores = evaluate_pairs(
+        pairing, labels=labels, progress=True, workers=args.workers, instances=instances
+    )
+    if pairing.unused:
+        say(f"predictions without a ground truth, which are left out: {len(pairing.unused)}.")
+    if labels is CITYSCAPES_34 and not instances and args.instances is None:
+        say("no *_gtFine_instanceIds.png are beside the ground truth: iIoU is left out.")
+    frames = len(pairing.pairs)
+    print(f"{labels.name}, {frames} {'frame' if frames == 1 else 'frames'}\n\n{scores.table()}")
+    if args.json:
+        try:
+            if isinstance(scores, CityscapesScores):
+                scores.save(args.json)
+            else:
+                with replacing(args.json) as partial:
+                    partial.write_text(json.dumps(scores.to_dict(), indent=4))
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(f"{args.json} cannot be written: {reason}.") from error
+    return 0

@@ -1,0 +1,64 @@
+"""``citysegzoo export``: models as ONNX or torch.export files."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from citysegzoo.cli.common import Commands, make_file_writable, trained
+
+
+def add_parsers(commands: Commands) -> None:
+    """Add what this module runs to the commands."""
+    export = commands.add_parser(
+        "export",
+        help="write a model with weights as ONNX or torch.export's .pt2",
+        description="The file takes 8-bit RGB images of any number and size and gives the class "
+        "of each pixel; classes, colours and preprocessing are in its metadata. It is compared "
+        "with the model before it is written.",
+    )
+    export.add_argument(
+        "model",
+        metavar="NAME",
+        help="a model with weights, a saved model's folder or file, or owner/name on the Hub",
+    )
+    export.add_argument("--weights", metavar="TAG", help="which of its weights [its default]")
+    export.add_argument("--output", type=Path, required=True, metavar="FILE")
+    export.add_argument(
+        "--format", choices=["onnx", "torch"], help="[torch for a .pt2, onnx for any other file]"
+    )
+    export.add_argument("--logits", action="store_true", help="give logits, not the classes")
+    export.add_argument(
+        "--images", action="store_true", help="take preprocessed float images, not 8-bit ones"
+    )
+    export.add_argument(
+        "--size", type=int, nargs=2, metavar=("H", "W"), help="take this size only [any size]"
+    )
+    export.set_defaults(run=_export)
+
+
+def _export(args: argparse.Namespace) -> int:
+    from citysegzoo.export import export_onnx, export_torch
+
+    form = args.format or ("torch" if args.output.suffix == ".pt2" else "onnx")
+    make_file_writable(args.output)
+    model = trained(args.model, args.weights)
+    write = export_torch if form == "torch" else export_onnx
+    try:
+        written = write(
+            model,
+            args.output,
+            input="images" if args.images else "pixels",
+            output="logits" if args.logits else "labels",
+            size=args.size,
+        )
+    except ImportError as error:  # of what the extra installs
+        raise ValueError(str(error)) from error
+    sizes = "{} x {}".format(*args.size) if args.size else "any size"
+    print(
+        f"input: {'float32, preprocessed' if args.images else 'uint8, RGB'}, {sizes}\n"
+        f"output: {'logits' if args.logits else 'class of each pixel'}, {model.num_classes} "
+        f"classes ({model.labels.name})\n"
+        f"written: {written}, {written.stat().st_size / 1e6:.1f} MB, compared with the model"
+    )
+    return 0

@@ -1,0 +1,116 @@
+"""``citysegzoo segment``: label maps and overlays of photographs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from citysegzoo.cli.common import Commands, make_writable, say, trained
+
+
+def add_parsers(commands: Commands) -> None:
+    """Add what this module runs to the commands."""
+    segment = commands.add_parser(
+        "segment",
+        help="segment photographs of streets",
+        description="Write NAME_labels.png (classes as pixel values, palette attached) and "
+        "NAME_overlay.jpg for every photograph, and print the share of each class.",
+    )
+    segment.add_argument("photos", nargs="*", metavar="PHOTO", help="image files or folders")
+    segment.add_argument("--demo", action="store_true", help="segment the street drawn for this")
+    segment.add_argument(
+        "--model",
+        metavar="NAME",
+        help="a model with weights, a saved model's folder, or owner/name on the Hub [unet.small]",
+    )
+    segment.add_argument("--weights", metavar="TAG", help="which of its weights [its default]")
+    segment.add_argument("--output", type=Path, default=Path("segmented"), metavar="FOLDER")
+    segment.add_argument("--device", default="auto", help="such as cuda [a GPU if there is one]")
+    segment.add_argument(
+        "--precision",
+        choices=["auto", "fp32", "bf16", "fp16"],
+        default="auto",
+        help="[bf16 where the hardware computes it, else fp32]",
+    )
+    segment.add_argument(
+        "--tile",
+        type=_tile,
+        metavar="SIDE|HxW",
+        help="cut larger images into tiles that overlap and blend, such as 1024 or 512x1024",
+    )
+    segment.add_argument("--overlap", type=int, metavar="N", help="of tiles [a quarter of them]")
+    segment.add_argument(
+        "--scales",
+        type=_numbers,
+        default=(1.0,),
+        metavar="S,S,...",
+        help="average over the image at these scales, such as 0.75,1,1.25",
+    )
+    segment.add_argument("--flip", action="store_true", help="average over its mirror image too")
+    segment.add_argument("--compile", action="store_true", help="compile the network first")
+    segment.add_argument(
+        "--batch-size", type=int, default=1, metavar="N", help="images of one size at a time [1]"
+    )
+    segment.set_defaults(run=_segment)
+
+
+def _segment(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from citysegzoo.data import DEMO_IMAGE
+    from citysegzoo.factory import DEFAULT_MODEL
+    from citysegzoo.inference import Failure, Segmentation, Segmenter, find_images
+    from citysegzoo.inference.segmentation import check_outputs
+
+    if not args.photos and not args.demo:
+        raise ValueError("name photographs or folders to segment, or use --demo.")
+    photos = find_images([*args.photos, *([DEMO_IMAGE] if args.demo else [])])
+    check_outputs(photos, args.output)
+    segmenter = Segmenter(
+        trained(args.model or DEFAULT_MODEL, args.weights),
+        device=args.device,
+        precision=args.precision,
+        compile=args.compile,
+        tile=args.tile,
+        overlap=args.overlap,
+        scales=args.scales,
+        flip=args.flip,
+    )
+    make_writable(args.output)
+    by_name = {photo.stem: photo for photo in photos}
+
+    def saved(result: Segmentation, files: tuple[Path, Path]) -> None:
+        shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in result.shares.items())
+        text = f"{by_name[result.name]}: {shares}\n  -> {files[0]}, {files[1]}"
+        tqdm.write(text, file=sys.stdout)
+
+    def failed(failure: Failure) -> None:
+        if args.debug:
+            raise failure.error
+        tqdm.write(f"citysegzoo: error: {failure}", file=sys.stderr)
+
+    failures = segmenter.folder(
+        photos, args.output, batch_size=args.batch_size, on_saved=saved, on_error=failed
+    )
+    if failures and len(photos) > 1:
+        done = len(photos) - len(failures)
+        say(f"{len(failures)} of {len(photos)} photographs failed, {done} are done.")
+    return 2 if failures else 0
+
+
+def _tile(text: str) -> tuple[int, ...]:
+    """``1024`` or ``512x1024`` of the command line."""
+    sides = tuple(map(int, text.lower().split("x")))
+    return sides * 2 if len(sides) == 1 else sides
+
+
+_tile.__name__ = "tile"  # argparse says "invalid tile value"
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    """``0.75,1,1.25`` of the command line."""
+    return tuple(map(float, text.split(",")))
+
+
+_numbers.__name__ = "list of numbers"

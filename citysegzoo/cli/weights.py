@@ -1,0 +1,96 @@
+"""``citysegzoo weights``, ``convert`` and ``publish``: checkpoints in and out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from citysegzoo.cli.common import Commands
+
+
+def add_parsers(commands: Commands) -> None:
+    """Add what this module runs to the commands."""
+    weights = commands.add_parser("weights", help="pin the weights of the Hub to commits")
+    weights.add_argument("action", choices=["lock"], help="fetch all and write down what they are")
+    weights.set_defaults(run=_weights)
+
+    convert = commands.add_parser(
+        "convert",
+        help="turn a checkpoint of another library into a saved model",
+        description="Reads .safetensors, .bin, .pt and .pth (these with weights_only=True alone), "
+        "tells the layout by the keys, and writes model.safetensors, config.json and README.md. "
+        "Layouts: torchvision's DeepLabv3 and FCN; DeepLabV3, DeepLabV3Plus, Unet and Segformer "
+        "of segmentation-models-pytorch; transformers' SegFormer; pytorch-unet; chenxi116's "
+        "DeepLabv3.",
+    )
+    convert.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    convert.add_argument("--model", metavar="NAME", help="the zoo's model [what the layout says]")
+    convert.add_argument("--output", type=Path, metavar="FOLDER", required=True)
+    convert.add_argument("--labels", metavar="SET", help="its classes, such as cityscapes19")
+    convert.add_argument("--licence", help="licence of the weights, for the card")
+    convert.add_argument("--source", help="where the weights come from, for the card")
+    convert.set_defaults(run=_convert)
+
+    publish = commands.add_parser(
+        "publish",
+        help="publish a saved model on the Hugging Face Hub",
+        description="Upload weights, config.json and a model card in one commit. The token is that "
+        "of `hf auth login`, or HF_TOKEN. A card that a person edited there stays.",
+    )
+    publish.add_argument("model", type=Path, metavar="FOLDER", help="a saved model, or its file")
+    publish.add_argument("repository", metavar="OWNER/NAME")
+    publish.add_argument("--private", action="store_true", help="make a new repository private")
+    publish.add_argument("--tag", help="tag the commit, such as v1.0")
+    publish.add_argument("--endpoint", metavar="URL", help="another Hub")
+    publish.set_defaults(run=_publish)
+
+
+def _weights(args: argparse.Namespace) -> int:
+    from citysegzoo.weights import lock
+
+    print("\n".join(lock()))
+    return 0
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from citysegzoo.data.labels import find_labels
+    from citysegzoo.factory import create_model
+    from citysegzoo.weights import detect_layout, load_weights, read_state_dict
+
+    state = read_state_dict(args.checkpoint)
+    layout = detect_layout(state)
+    converted = layout.convert(state)
+    if args.model is None:
+        suggestion = layout.model(state)
+        model = create_model(
+            suggestion.name, num_classes=suggestion.num_classes, **suggestion.options
+        )
+    else:
+        classes = len(converted["classifier.conv.weight"])
+        model = create_model(args.model, num_classes=classes)
+    load_weights(model, converted, source=str(args.checkpoint))
+    if args.labels is not None:
+        model.labels = find_labels(args.labels)
+    left = len(state) - len(converted)
+    print(f"layout: {layout.name}, {layout.description}")
+    print(f"model: {model.name}, {model.num_classes} classes ({model.labels.name})")
+    print(f"matched: all {len(converted)} tensors{f', {left} left out' if left > 0 else ''}")
+    card = {"licence": args.licence, "source": args.source or args.checkpoint.name}
+    folder = model.eval().save_pretrained(
+        args.output, card={name: value for name, value in card.items() if value}
+    )
+    print(f"written: {folder}\n  citysegzoo.load({str(folder)!r})")
+    return 0
+
+
+def _publish(args: argparse.Namespace) -> int:
+    from citysegzoo.pretrained import load, push_to_hub
+
+    if not args.model.exists():
+        raise FileNotFoundError(f"{args.model} does not exist; name a saved model's folder.")
+    model = load(args.model)
+    where = push_to_hub(
+        model, args.repository, private=args.private, tag=args.tag, endpoint=args.endpoint
+    )
+    print(f"published: {where}\n  citysegzoo.load({where!r})")
+    return 0
