@@ -27,6 +27,7 @@ from citysegzoo.recipe import Recipe
 from citysegzoo.registry import (
     MODEL_ARGUMENTS,
     MODELS,
+    check_mapping,
     check_name,
     check_options,
     natural_sorted,
@@ -250,9 +251,8 @@ def compose(
         ValueError: If there is no such encoder or decoder, or the two don't fit.
     """
     check_positive("num_classes", num_classes)
-    for what, given in (("encoder_options", encoder_options), ("decoder_options", decoder_options)):
-        if given is not None and not isinstance(given, Mapping):
-            raise TypeError(f"{what} is a dict of options, not {given!r}.")
+    check_mapping("encoder_options", encoder_options)
+    check_mapping("decoder_options", decoder_options)
     features = create_encoder(encoder, in_channels=in_channels, **(encoder_options or {}))
     head = create_decoder(decoder, features.channels, features.strides, **(decoder_options or {}))
     classifier = Classifier(head.channels, num_classes)

@@ -99,6 +99,12 @@ def options_of(builder: Callable[..., Any]) -> dict[str, Any]:
     }
 
 
+def check_mapping(what: str, options: object) -> None:
+    """Raise a TypeError if options, unless None, are no mapping of names to values."""
+    if options is not None and not isinstance(options, Mapping):
+        raise TypeError(f"{what} is a dict of options, not {options!r}.")
+
+
 def check_options(
     what: str,
     builder: Callable[..., Any],

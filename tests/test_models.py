@@ -10,6 +10,7 @@ from torchvision.models.segmentation.fcn import FCNHead
 
 import citysegzoo
 from citysegzoo.data import BGR_MEAN, CITYSCAPES_19, CITYSCAPES_34, IMAGENET, UNIT_RANGE
+from citysegzoo.encoders import create_encoder
 
 # Name -> parameters, classes: counted on the reports' own code or computed from its description.
 REPORTED = {
@@ -195,6 +196,30 @@ def test_no_option_is_swallowed(name: str) -> None:
         citysegzoo.create_model(name, aspp_rate=(1, 2))
 
 
+@pytest.mark.parametrize(("depth", "width"), [(18, 32), (50, 24), (34, 64)])
+def test_resnet_width_scales_every_layer(depth: int, width: int) -> None:
+    """Every weight lies between layers as wide as `width`, but for the image's three channels."""
+    full, scaled = create_encoder(f"resnet{depth}"), create_encoder(f"resnet{depth}", width=width)
+    assert scaled.channels == tuple(c * width // 64 for c in full.channels)
+    for (name, theirs), (_, ours) in zip(
+        full.named_parameters(), scaled.named_parameters(), strict=True
+    ):
+        inputs = [3] if name == "conv1.weight" else [n * width // 64 for n in theirs.shape[1:2]]
+        expected = (theirs.shape[0] * width // 64, *inputs, *theirs.shape[2:])
+        assert tuple(ours.shape) == expected, name
+    sizes = [tuple(f.shape[1:]) for f in scaled.eval()(torch.randn(1, 3, 64, 96))]
+    assert sizes == [
+        (c, 64 // s, 96 // s) for c, s in zip(scaled.channels, scaled.strides, strict=True)
+    ]
+
+
+def test_narrow_resnets_have_no_imagenet_weights() -> None:
+    with pytest.raises(ValueError, match="ResNetEncoder has no published ImageNet weights"):
+        citysegzoo.create_model(
+            "unet_resnet18", encoder_options={"width": 32}, encoder_weights=True
+        )
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -231,6 +256,9 @@ def test_unusable_values(options: dict, error: type[Exception], message: str) ->
         ({"bottom_convs": 1.5}, TypeError, "bottom_convs must be a whole number of at least 0"),
         ({"extra_widths": (8, 8)}, ValueError, "2 doublings, but the encoder's finest feature is"),
         ({"extra_widths": "x"}, TypeError, "extra_widths must be a sequence"),
+        ({"encoder_options": 32}, TypeError, "encoder_options is a dict of options, not 32"),
+        ({"encoder_options": {"width": 0}}, ValueError, "width must be at least 1, not 0"),
+        ({"encoder_options": {"widht": 8}}, TypeError, "did you mean 'width'"),
         ({"decoder_widths": (8, 8)}, ValueError, "2 entries, but this encoder gives 4 skips"),
     ],
 )

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from citysegzoo.base import Encoder
-from citysegzoo.layers import BatchNorm2d, KaimingConv2d, check_probability
+from citysegzoo.layers import BatchNorm2d, KaimingConv2d, check_positive, check_probability
 from citysegzoo.registry import register_encoder
 
 _BLOCKS = {
@@ -111,6 +111,8 @@ class ResNetEncoder(Encoder):
         bn_momentum: Momentum of the batch-norm statistics.
         dilate_first: Whether the first block of a dilated stage has the stage's own rate rather
             than that of the stage before.
+        width: Channels of the stem; the stages have 1, 2, 4 and 8 times as many (times 4 from
+            ResNet-50 on). There are ImageNet weights for 64 only.
     """
 
     def __init__(
@@ -121,31 +123,33 @@ class ResNetEncoder(Encoder):
         output_stride: Literal[8, 16, 32] = 32,
         bn_momentum: float = 0.1,
         dilate_first: bool = False,
+        width: int = 64,
     ) -> None:
         super().__init__()
         if output_stride not in (8, 16, 32):
             raise ValueError(f"output_stride of a ResNet is 8, 16 or 32, not {output_stride!r}.")
         check_probability("bn_momentum", bn_momentum)
+        check_positive("width", width)
         block = BasicBlock if depth < 50 else Bottleneck
-        self.pretrained_tag = f"resnet{depth}.tv_in1k"
+        self.pretrained_tag = f"resnet{depth}.tv_in1k" if width == 64 else None
         self.timm_options = {"in_chans": in_channels}
         self.in_channels = in_channels
-        self.channels = (64, *(width * block.expansion for width in (64, 128, 256, 512)))
+        widths = [width << i for i in range(4)]
+        self.channels = (width, *(block.expansion * stage_width for stage_width in widths))
         self.strides = tuple(min(stride, output_stride) for stride in (2, 4, 8, 16, 32))
-        self.conv1 = _Conv(in_channels, 64, 7, 2)
-        self.bn1 = BatchNorm2d(64)
+        self.conv1 = _Conv(in_channels, width, 7, 2)
+        self.bn1 = BatchNorm2d(width)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         stages = []
-        inputs, dilation = 64, 1
-        for i, count in enumerate(_BLOCKS[depth]):
-            width = 64 << i
+        inputs, dilation = width, 1
+        for i, (count, stage_width) in enumerate(zip(_BLOCKS[depth], widths, strict=True)):
             stride = self.strides[i + 1] // self.strides[i] if i else 1
             next_dilation = dilation if i == 0 or stride == 2 else 2 * dilation
             first_dilation = next_dilation if dilate_first else dilation
-            stage = nn.Sequential(block(inputs, width, stride, first_dilation, next_dilation))
-            inputs = width * block.expansion
+            stage = nn.Sequential(block(inputs, stage_width, stride, first_dilation, next_dilation))
+            inputs = block.expansion * stage_width
             for _ in range(count - 1):
-                stage.append(block(inputs, width, 1, next_dilation, next_dilation))
+                stage.append(block(inputs, stage_width, 1, next_dilation, next_dilation))
             stages.append(stage)
             dilation = next_dilation
         self.layer1, self.layer2, self.layer3, self.layer4 = stages

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from citysegzoo.classifier import Classifier
 from citysegzoo.decoders.unet import UNetDecoder, Up
@@ -14,7 +14,7 @@ from citysegzoo.encoders.plain import PooledConvEncoder
 from citysegzoo.encoders.resnet import DEPTHS
 from citysegzoo.layers import Init, initialise
 from citysegzoo.model import SegmentationModel
-from citysegzoo.registry import register_model
+from citysegzoo.registry import check_mapping, register_model
 
 
 @register_model("unet")
@@ -77,6 +77,7 @@ def unet_on(
     *,
     num_classes: int = 19,
     in_channels: int = 3,
+    encoder_options: Mapping[str, Any] | None = None,
     decoder_widths: Sequence[int] | None = None,
     norm: bool = True,
     dropout: float = 0.0,
@@ -94,6 +95,7 @@ def unet_on(
         encoder_name: Registered name of the encoder.
         num_classes: Number of classes.
         in_channels: Channels of the image.
+        encoder_options: Options of the encoder, such as ``{"width": 32}`` of a ResNet.
         decoder_widths: Channels of each step up, deepest first; None takes those of the skips.
         norm: Whether the decoder has batch norm.
         dropout: Channel dropout after each of the decoder's convolutions.
@@ -107,7 +109,8 @@ def unet_on(
         working_size: (H, W) at which the network works whatever the image's size, see
             :class:`~citysegzoo.model.SegmentationModel`.
     """
-    encoder = create_encoder(encoder_name, in_channels=in_channels)
+    check_mapping("encoder_options", encoder_options)
+    encoder = create_encoder(encoder_name, in_channels=in_channels, **(encoder_options or {}))
     decoder = UNetDecoder(
         encoder.channels,
         encoder.strides,
