@@ -14,8 +14,8 @@ OWN_VARIANTS = (
     Variant(
         "unet_resnet18",
         "street",
-        summary="A U-Net on ResNet-18 with a decoder half as wide: the most that 25 MB hold.",
-        options={"decoder_widths": (128, 64, 48, 32)},
+        summary="A U-Net on a ResNet-18 of half its width, for small data and small machines.",
+        options={"encoder_options": {"width": 32}, "decoder_widths": (128, 64, 32, 32)},
     ),
 )
 
