@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BLOCK = 1 << 19
-"""Logits interpolated at a time: 2 MB of float32, little enough for the caches."""
+BLOCK = 1 << 20
+"""Logits interpolated at a time: 4 MB of float32, little enough for the caches."""
 
 SMALL = 128
 """Up to this H + W, PyTorch has other kernels, and no memory needs to be saved."""
@@ -100,6 +100,7 @@ class _Axis(NamedTuple):
         high: Logit after each pixel.
         weight: Of ``high``.
         pixels: ``(most, h)``: the pixels that have each logit as ``low``, the last one repeated.
+        weights: ``weight`` of those.
         empty: Whether a logit is before no pixel, ``(h,)``.
     """
 
@@ -107,6 +108,7 @@ class _Axis(NamedTuple):
     high: Tensor
     weight: Tensor
     pixels: Tensor
+    weights: Tensor
     empty: Tensor
 
 
@@ -149,7 +151,9 @@ class _Upsampling:
         self.rows, self.columns = rows, columns
         self.dtype = dtype
         self.arithmetic = arithmetic
-        self.numbers = torch.arange(self.classes, device=logits.device, dtype=torch.uint8)[:, None]
+        # Above all classes, so that the number of a class tells whether others are added to it.
+        self.base = 1 << (self.classes - 1).bit_length()
+        self.numbers = torch.arange(self.classes, device=logits.device).to(dtype) + self.base
 
     def fill(self, labels: Tensor) -> None:
         """Write the label map ``(H, W)``."""
@@ -179,7 +183,8 @@ class _Upsampling:
         for block in torch.split(
             self.table, max(1, BLOCK // self.classes), 0 if self.channels_last else 1
         ):
-            values = (block.t() if self.channels_last else block).to(self.dtype).contiguous()
+            values = block.t() if self.channels_last else block
+            values = values.to(self.dtype, copy=True, memory_format=torch.contiguous_format)
             top = values.amax(0)
             bound = self._bound(top.abs(), values)
             leader, is_sure = self._leaders(values, top, bound)
@@ -200,17 +205,21 @@ class _Upsampling:
         return top * (_ROUNDINGS * limits.eps) + _ROUNDINGS * limits.tiny + spoilt
 
     def _leaders(self, values: Tensor, top: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:
-        """Leading class of logits ``(C, P)``, and whether it leads by more than the bound."""
-        # Bytes summed over the classes: several times faster than argmax. They may overflow,
-        # but not where a single class is close to the top.
-        close = (values >= top - bound).view(torch.uint8)
-        sure = close.sum(0, dtype=torch.uint8) == 1
-        return close.mul_(self.numbers).sum(0, dtype=torch.uint8), sure
+        """Leading class of logits ``(C, P)``, which are spent, and whether it is sure to lead."""
+        # A comparison within floats and a product with a vector: several times faster than
+        # argmax, and than a comparison that gives booleans. All sums are exact, as all are small.
+        # Those that are far are summed: none is far from a top that is NaN.
+        far = values.lt_(top - bound)
+        close = self.numbers.sum() - torch.mv(far.t(), self.numbers)
+        sure = close < 2 * self.base
+        return close.sub_(self.base).clamp_(0, 255).to(torch.uint8), sure
 
     def _fill_cells(self, labels: Tensor, i: Tensor, j: Tensor, bound: Tensor) -> Tensor:
         """Interpolate the cells (i, j) and write their pixels; return those that are not sure."""
-        y, x = self.rows.pixels[:, i][:, None], self.columns.pixels[:, j]
-        row_weight, column_weight = self.rows.weight[y], self.columns.weight[x]
+        y = self.rows.pixels.index_select(1, i)[:, None]
+        x = self.columns.pixels.index_select(1, j)
+        row_weight = self.rows.weights.index_select(1, i)[:, None]
+        column_weight = self.columns.weights.index_select(1, j)
         below, right = (i + 1).clamp(max=self.height - 1), (j + 1).clamp(max=self.width - 1)
         a, b, c, d = (self._logits(*at)[:, None] for at in _corners(i, below, j, right))
         upper, lower = torch.lerp(a, b, column_weight), torch.lerp(c, d, column_weight)
@@ -277,7 +286,7 @@ def _axis(
     steps = torch.arange(most, device=device)[:, None]
     # The pixels of logits without any are never looked at, but must exist.
     spread = torch.minimum(first + steps, last).clamp(0, new - 1)
-    return _Axis(low, high, weight, spread, last < first)
+    return _Axis(low, high, weight, spread, weight[spread], last < first)
 
 
 def _fused(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
