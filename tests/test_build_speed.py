@@ -1,7 +1,8 @@
 """Building is fast: under 60 ms without memory, and no slower than torchvision with it."""
 
 import bench_build
-from in_turn import ratio
+
+from citysegzoo.benchmark import ratio
 
 
 def test_build_times() -> None:

@@ -10,15 +10,25 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from citysegzoo.cli import main
+from citysegzoo.data import DEMO_IMAGE
 from citysegzoo.data.labels import (
     CAMVID_11,
     CITYSCAPES_19,
     CITYSCAPES_34,
     CITYSCAPES_CATEGORIES,
+    SAFE_PALETTES,
     LabelSet,
     numbered_labels,
 )
 from citysegzoo.visualize import class_shares, draw_curves, label_image, overlay
+from citysegzoo.visualize.color_vision import (
+    VISIONS,
+    ciede2000,
+    lab,
+    least_difference,
+    safe_palette,
+)
 
 LABEL_SETS = [CAMVID_11, CITYSCAPES_19, CITYSCAPES_34, CITYSCAPES_CATEGORIES]
 
@@ -225,3 +235,111 @@ def test_curves_are_drawn_where_they_are() -> None:
 )
 def test_curves_without_a_line(curves: dict[str, list[tuple[float, float]]]) -> None:
     assert draw_curves(curves).size == (960, 320)
+
+
+# Colours that the colour-blind tell apart
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ((50, 2.6772, -79.7751), (50, 0, -82.7485), 2.0425),
+        ((50, -1.3802, -84.2814), (50, 0, -82.7485), 1.0),
+        ((50, 0, 0), (50, -1, 2), 2.3669),
+        ((50, 2.49, -0.001), (50, -2.49, 0.0011), 7.2195),
+        ((50, -0.001, 2.49), (50, 0.0011, -2.49), 4.7461),
+        ((50, 2.5, 0), (73, 25, -18), 27.1492),
+        ((50, 2.5, 0), (61, -5, 29), 22.8977),
+        ((50, 2.5, 0), (56, -27, -3), 31.9030),
+        ((2.0776, 0.0795, -1.1350), (0.9033, -0.0636, -0.5514), 0.9082),
+        ((90.9257, -0.5406, -0.9208), (88.6381, -0.8985, -0.7239), 1.5381),
+    ],
+)
+def test_ciede2000_is_the_published_one(
+    one: tuple[float, ...], other: tuple[float, ...], expected: float
+) -> None:
+    """Pairs of the test data of Sharma, Wu and Dalal."""
+    assert ciede2000(one, other) == pytest.approx(expected, abs=6e-5)
+    assert ciede2000(other, one) == pytest.approx(expected, abs=6e-5)
+
+
+def test_visions() -> None:
+    """White stays white, and of each pair that a vision confuses little is left."""
+    for vision in VISIONS:
+        assert lab([(255, 255, 255)], vision)[0] == pytest.approx([100, 0, 0], abs=0.1)
+    assert lab([(255, 0, 0)])[0] == pytest.approx([53.24, 80.09, 67.20], abs=0.1)
+    for vision, pair in (
+        ("protanopia", [(130, 90, 0), (90, 110, 0)]),
+        ("deuteranopia", [(200, 120, 60), (150, 140, 60)]),
+        ("tritanopia", [(60, 140, 140), (60, 150, 110)]),
+    ):
+        usual, seen = (ciede2000(*lab(pair, v)) for v in ("usual", vision))
+        assert seen < 0.5 * usual
+
+
+@pytest.mark.parametrize(
+    ("label_set", "least", "factor"),
+    [
+        (CAMVID_11, 18, 5),
+        (CITYSCAPES_19, 12, 4),
+        (CITYSCAPES_CATEGORIES, 24, 9),
+        (CITYSCAPES_34, 8, 100),  # of the standard ones some are equal
+    ],
+    ids=lambda value: getattr(value, "name", str(value)),
+)
+def test_safe_palettes_are_told_apart(label_set: LabelSet, least: float, factor: float) -> None:
+    safe = label_set.with_palette("safe")
+    assert (safe.name, safe.classes) == (label_set.name, label_set.classes)
+    found = least_difference(safe.palette)
+    assert found > least
+    assert found > factor * least_difference(label_set.palette)
+    assert least_difference([(0, 0, 0), *safe.palette]) > least  # black are ignored pixels
+    assert safe.with_palette("standard") == label_set
+
+
+@pytest.mark.parametrize("label_set", [CAMVID_11, CITYSCAPES_19], ids=lambda labels: labels.name)
+def test_safe_palettes_are_those_searched_for(label_set: LabelSet) -> None:
+    found = safe_palette(label_set.palette)
+    assert least_difference(found) == pytest.approx(
+        least_difference(SAFE_PALETTES[label_set.name]), abs=0.5
+    )
+
+
+def test_palettes_by_name() -> None:
+    named = LabelSet("mine", ("a", "b"), ((1, 2, 3), (4, 5, 6)))
+    assert named.with_palette("standard") is named
+    same_name = LabelSet("camvid11", ("a",), ((1, 2, 3),))
+    for labels in (named, same_name):
+        with pytest.raises(ValueError, match="no safe palette for the classes of"):
+            labels.with_palette("safe")
+    with pytest.raises(ValueError, match="'standard' or 'safe', not 'loud'"):
+        CAMVID_11.with_palette("loud")
+
+
+def test_pixel_values_do_not_depend_on_the_palette(tmp_path: Path) -> None:
+    labels = quarters()
+    safe = label_image(labels, CITYSCAPES_19, palette="safe")
+    safe.save(tmp_path / "safe.png")
+    with PIL.Image.open(tmp_path / "safe.png") as read:
+        assert (np.asarray(read) == labels).all()
+        assert read.convert("RGB").getpixel((0, 0)) == SAFE_PALETTES["cityscapes19"][0]
+        assert read.convert("RGB").getpixel((79, 59)) == (0, 0, 0)
+    one = overlay(grey(), labels, CITYSCAPES_19, palette="safe")
+    other = overlay(grey(), labels, CITYSCAPES_19.with_palette("safe"))
+    assert (np.asarray(one) == np.asarray(other)).all()
+    assert (np.asarray(one) != np.asarray(overlay(grey(), labels, CITYSCAPES_19))).any()
+
+
+def test_segment_command_in_safe_colors(tmp_path: Path) -> None:
+    with PIL.Image.open(DEMO_IMAGE) as image:
+        image.resize((96, 64)).save(tmp_path / "street.png")
+    ids, colors = [], []
+    for name, options in (("plain", []), ("safe", ["--palette", "safe"])):
+        arguments = ["segment", str(tmp_path / "street.png"), "--output", str(tmp_path / name)]
+        assert main([*arguments, *options]) == 0
+        with PIL.Image.open(tmp_path / name / "street_labels.png") as labels:
+            ids.append(np.asarray(labels))
+            colors.append(np.asarray(labels.convert("RGB")))
+    assert (ids[0] == ids[1]).all()
+    for color, palette in zip(colors, (CAMVID_11.palette, SAFE_PALETTES["camvid11"]), strict=True):
+        assert (color == np.array(palette, np.uint8)[ids[0]]).all()

@@ -10,7 +10,17 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from citysegzoo.cli import data, evaluate, export, models, segment, weights
+from citysegzoo.cli import (
+    benchmark,
+    compare,
+    data,
+    errors,
+    evaluate,
+    export,
+    models,
+    segment,
+    weights,
+)
 from citysegzoo.cli.common import say, sentence
 
 # What bad input raises: said in one sentence, without a traceback.
@@ -52,7 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (models, segment, evaluate, data, weights, export):
+    modules = (models, segment, compare, evaluate, errors, data, weights, export, benchmark)
+    for module in modules:
         module.add_parsers(commands)
     return parser
 

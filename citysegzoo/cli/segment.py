@@ -52,6 +52,7 @@ def add_parsers(commands: Commands) -> None:
     segment.add_argument(
         "--batch-size", type=int, default=1, metavar="N", help="images of one size at a time [1]"
     )
+    add_palette(segment)
     segment.set_defaults(run=_segment)
 
 
@@ -67,8 +68,11 @@ def _segment(args: argparse.Namespace) -> int:
         raise ValueError("name photographs or folders to segment, or use --demo.")
     photos = find_images([*args.photos, *([DEMO_IMAGE] if args.demo else [])])
     check_outputs(photos, args.output)
+    model = trained(args.model or DEFAULT_MODEL, args.weights)
+    if args.palette:
+        model.labels = model.labels.with_palette(args.palette)
     segmenter = Segmenter(
-        trained(args.model or DEFAULT_MODEL, args.weights),
+        model,
         device=args.device,
         precision=args.precision,
         compile=args.compile,
@@ -97,6 +101,15 @@ def _segment(args: argparse.Namespace) -> int:
         done = len(photos) - len(failures)
         say(f"{len(failures)} of {len(photos)} photographs failed, {done} are done.")
     return 2 if failures else 0
+
+
+def add_palette(parser: argparse.ArgumentParser) -> None:
+    """Add the option that chooses the colours of classes."""
+    parser.add_argument(
+        "--palette",
+        choices=["standard", "safe"],
+        help="the dataset's colours, or some that the colour-blind tell apart [the model's own]",
+    )
 
 
 def _tile(text: str) -> tuple[int, ...]:

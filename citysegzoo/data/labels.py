@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 Color = tuple[int, int, int]
+Palette = Literal["standard", "safe"]
+"""Which colours: those published with a dataset, or those that the colour-blind tell apart."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,30 @@ class LabelSet:
 
     def __len__(self) -> int:
         return len(self.classes)
+
+    def with_palette(self, palette: Palette) -> LabelSet:
+        """The same classes in other colours; pixel values stay what they are.
+
+        Args:
+            palette: ``"standard"``, the published colours, which are its own where nobody
+                published any; or ``"safe"``, of :data:`SAFE_PALETTES`.
+
+        Raises:
+            ValueError: If there is no such palette, or none for these classes.
+        """
+        if palette not in ("standard", "safe"):
+            raise ValueError(f"the palette is 'standard' or 'safe', not {palette!r}.")
+        named = LABEL_SETS.get(self.name)
+        if named is None or named.classes != self.classes:
+            if palette == "standard":
+                return self
+            raise ValueError(
+                f"there is no safe palette for the classes of {self.name!r}, only for "
+                f"{', '.join(SAFE_PALETTES)}; use the standard one."
+            )
+        return replace(
+            self, palette=named.palette if palette == "standard" else SAFE_PALETTES[self.name]
+        )
 
 
 def numbered_labels(num_classes: int) -> LabelSet:
@@ -209,6 +235,95 @@ LABEL_SETS = {
     for labels in (CITYSCAPES_19, CITYSCAPES_34, CITYSCAPES_CATEGORIES, CAMVID_11)
 }
 """Every named label set, by name."""
+
+
+SAFE_PALETTES: dict[str, tuple[Color, ...]] = {
+    "camvid11": (
+        (191, 159, 128),
+        (128, 32, 0),
+        (223, 255, 223),
+        (159, 128, 255),
+        (64, 0, 255),
+        (0, 255, 0),
+        (255, 223, 255),
+        (96, 96, 96),
+        (64, 0, 96),
+        (191, 96, 0),
+        (64, 159, 159),
+    ),
+    "cityscapes19": (
+        (128, 96, 128),
+        (128, 128, 191),
+        (64, 64, 64),
+        (159, 191, 255),
+        (159, 159, 128),
+        (96, 255, 255),
+        (159, 128, 0),
+        (191, 255, 96),
+        (159, 191, 96),
+        (255, 255, 223),
+        (96, 159, 159),
+        (223, 191, 191),
+        (159, 64, 0),
+        (32, 0, 191),
+        (0, 0, 96),
+        (32, 64, 96),
+        (32, 128, 96),
+        (128, 64, 223),
+        (64, 32, 0),
+    ),
+    "cityscapes_categories": (
+        (255, 96, 255),
+        (159, 159, 96),
+        (96, 255, 223),
+        (223, 255, 32),
+        (32, 128, 128),
+        (128, 64, 0),
+        (32, 0, 191),
+    ),
+    "cityscapes34": (
+        (32, 0, 32),
+        (32, 96, 64),
+        (96, 96, 96),
+        (32, 64, 64),
+        (64, 32, 32),
+        (96, 128, 96),
+        (128, 96, 128),
+        (128, 128, 191),
+        (159, 128, 255),
+        (255, 255, 223),
+        (191, 159, 191),
+        (128, 128, 128),
+        (159, 159, 223),
+        (159, 159, 159),
+        (191, 191, 191),
+        (159, 128, 159),
+        (255, 128, 32),
+        (223, 255, 255),
+        (159, 191, 159),
+        (255, 223, 159),
+        (223, 255, 96),
+        (128, 159, 128),
+        (0, 191, 96),
+        (96, 223, 255),
+        (191, 0, 0),
+        (223, 64, 0),
+        (64, 64, 159),
+        (64, 64, 96),
+        (96, 96, 159),
+        (64, 0, 96),
+        (0, 0, 159),
+        (128, 96, 223),
+        (128, 0, 255),
+        (128, 32, 32),
+    ),
+}
+"""Colours that the colour-blind tell apart, for each named label set.
+
+Found by :func:`citysegzoo.visualize.color_vision.safe_palette`. Simulated protanopia, deuteranopia
+and tritanopia included, the two most alike of 19 differ by 12.7 (CIEDE2000) instead of 2.6, those
+of CamVid's 11 by 18.1 instead of 3.1. Of 34, by 8.7: too many for colour alone.
+"""
 
 
 def find_labels(labels: LabelSet | str) -> LabelSet:

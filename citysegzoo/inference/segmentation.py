@@ -15,7 +15,7 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from citysegzoo.data.labels import LabelSet
+from citysegzoo.data.labels import LabelSet, Palette
 from citysegzoo.files import replacing
 from citysegzoo.inference.images import Image, read_image
 from citysegzoo.inference.label_map import upsampled_labels
@@ -47,22 +47,32 @@ class Segmentation:
 
         return class_shares(self.labels, self.label_set)
 
-    def overlay(self, *, alpha: float = 0.5, legend: bool = True) -> PIL.Image.Image:
+    def overlay(
+        self, *, alpha: float = 0.5, legend: bool = True, palette: Palette | None = None
+    ) -> PIL.Image.Image:
         """The classes laid over the photograph in their colours.
 
         Args:
             alpha: Weight of the colours, 0..1.
             legend: Whether a legend with the share of each class is drawn below.
+            palette: ``"safe"`` for colours that the colour-blind tell apart, ``"standard"`` for
+                the published ones; by default those of the label set.
         """
         from citysegzoo.visualize import overlay
 
-        return overlay(self.image, self.labels, self.label_set, alpha=alpha, legend=legend)
+        return overlay(
+            self.image, self.labels, self.label_set, alpha=alpha, legend=legend, palette=palette
+        )
 
-    def label_image(self) -> PIL.Image.Image:
-        """The label map as a palette image: pixel values are classes, shown in their colours."""
+    def label_image(self, *, palette: Palette | None = None) -> PIL.Image.Image:
+        """The label map as a palette image: pixel values are classes, shown in their colours.
+
+        Args:
+            palette: As in :meth:`overlay`; the pixel values do not depend on it.
+        """
         from citysegzoo.visualize import label_image
 
-        return label_image(self.labels, self.label_set)
+        return label_image(self.labels, self.label_set, palette=palette)
 
     def save(self, folder: str | os.PathLike[str]) -> tuple[Path, Path]:
         """Write ``NAME_labels.png`` and ``NAME_overlay.jpg``, each whole or not at all.

@@ -6,10 +6,10 @@ Each pair is timed in turn, A B A B ..., after one round that does not count.
 """
 
 import torch
-from in_turn import in_turn, print_times, ratio
 from torchvision.models.segmentation import deeplabv3_resnet101
 
 import citysegzoo
+from citysegzoo.benchmark import in_turn, print_times, ratio
 
 
 def ours() -> None:

@@ -13,8 +13,8 @@ import os
 import numpy as np
 import numpy.typing as npt
 import torch
-from in_turn import in_turn, print_times, ratio
 
+from citysegzoo.benchmark import in_turn, print_times, ratio
 from citysegzoo.metrics import ConfusionMatrix
 
 Frame = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]

@@ -16,8 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from in_turn import in_turn, ratio
-
+from citysegzoo.benchmark import in_turn, ratio
 from citysegzoo.data.labels import CITYSCAPES_34
 from citysegzoo.metrics.folders import evaluate_folders, pair_files
 

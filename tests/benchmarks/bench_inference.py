@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from in_turn import in_turn, print_times, ratio
 
 import citysegzoo
+from citysegzoo.benchmark import in_turn, print_times, ratio
 from citysegzoo.inference import Segmenter
 from citysegzoo.training.memory import keep_freed_memory
 

@@ -10,9 +10,9 @@ import argparse
 
 import torch
 import torch.nn.functional as F
-from in_turn import in_turn, print_times, ratio
 from torch import Tensor
 
+from citysegzoo.benchmark import in_turn, print_times, ratio
 from citysegzoo.inference.label_map import upsampled_labels
 
 SIZE = (1024, 2048)

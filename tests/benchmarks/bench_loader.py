@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from in_turn import in_turn, print_times, ratio
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import datasets, tv_tensors
 from torchvision.transforms import v2
 
+from citysegzoo.benchmark import in_turn, print_times, ratio
 from citysegzoo.data.augmentation import MEAN_COLOR, Augmentation
 from citysegzoo.data.cityscapes import Cityscapes
 

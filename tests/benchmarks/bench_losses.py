@@ -14,10 +14,10 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from in_turn import in_turn, print_times, ratio
 from torch import Tensor
 
 from citysegzoo import losses
+from citysegzoo.benchmark import in_turn, print_times, ratio
 
 # Ours, the peer, and how many times faster ours is meant to be.
 GOALS = {

@@ -22,11 +22,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from in_turn import in_turn, print_times, ratio
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import citysegzoo
+from citysegzoo.benchmark import in_turn, print_times, ratio
 from citysegzoo.data import Augmentation, Cityscapes, draw_streets
 from citysegzoo.inference.network import computes_bf16
 from citysegzoo.losses import CrossEntropyLoss

@@ -1,36 +1,39 @@
-"""Pictures of label maps: palette images and overlays with a legend."""
+"""Label maps as palette images and as overlays with a legend."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
 from PIL import ImageDraw, ImageFont
 
-from citysegzoo.data.labels import Color, LabelSet
+from citysegzoo.data.labels import Color, LabelSet, Palette
 from citysegzoo.inference.images import Image, read_image
 
 Labels = npt.ArrayLike
 """A label map: integers ``(H, W)``, each the index of a class or the ignore index."""
 
-_PAPER, _INK, _FAINT = (250, 250, 250), (32, 34, 38), (110, 114, 120)
+PAPER, INK, FAINT = (250, 250, 250), (32, 34, 38), (110, 114, 120)
 
 
-def label_image(labels: Labels, label_set: LabelSet) -> PIL.Image.Image:
+def label_image(
+    labels: Labels, label_set: LabelSet, *, palette: Palette | None = None
+) -> PIL.Image.Image:
     """A palette image of a label map: pixel values stay the labels, ignored ones are black.
 
     Args:
         labels: Label map ``(H, W)``.
         label_set: Its classes and their colours.
+        palette: Other colours, as :meth:`LabelSet.with_palette` has them.
 
     Raises:
         ValueError: If the map is not two-dimensional or holds values that are no label.
         TypeError: If the map does not hold integers.
     """
     ids, _ = _counted(labels, label_set)
+    label_set = label_set if palette is None else label_set.with_palette(palette)
     image = PIL.Image.fromarray(ids).copy()
     # All 256 colours: with fewer, Pillow would write a PNG of fewer bits and lose label 255.
     colors = np.zeros((256, 3), np.uint8)
@@ -53,6 +56,7 @@ def overlay(
     *,
     alpha: float = 0.5,
     legend: bool = True,
+    palette: Palette | None = None,
 ) -> PIL.Image.Image:
     """Lay the colours of a label map over its image, with darker lines between the classes.
 
@@ -66,6 +70,7 @@ def overlay(
         alpha: Weight of the colours, from 0 (image alone) to 1 (colours alone).
         legend: Whether to add a panel below that names the classes and their shares, largest
             first.
+        palette: Other colours, as :meth:`LabelSet.with_palette` has them.
 
     Returns:
         RGB image of the width of ``image``.
@@ -75,6 +80,7 @@ def overlay(
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be from 0 to 1, not {alpha}.")
+    label_set = label_set if palette is None else label_set.with_palette(palette)
     picture = PIL.Image.fromarray(read_image(image))
     colors = label_image(labels, label_set)
     if picture.size != colors.size:
@@ -89,52 +95,11 @@ def overlay(
         result.paste(picture, mask=ignored)
     line = _boundaries(ids, width=max(1, round(max(picture.size) / 1000)))
     result.paste(result.point(lambda value: value * 0.4), mask=line)
-    return _with_legend(result, class_shares(ids, label_set), label_set) if legend else result
-
-
-def draw_curves(
-    curves: Mapping[str, Sequence[tuple[float, float]]], *, size: tuple[int, int] = (960, 320)
-) -> PIL.Image.Image:
-    """Learning curves, one panel for each.
-
-    Args:
-        curves: Points ``(x, y)`` of each curve by its name, x rising; points that are not finite
-            are left out.
-        size: (width, height) of the picture in pixels.
-
-    Returns:
-        RGB picture.
-    """
-    picture = PIL.Image.new("RGB", size, _PAPER)
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
-    width, height = size[0] / max(1, len(curves)), size[1]
-    for number, (name, points) in enumerate(curves.items()):
-        left, right = number * width + 52, (number + 1) * width - 14
-        top, bottom = 30, height - 26
-        draw.rectangle((left, top, right, bottom), outline=(214, 217, 221))
-        draw.text((left, 10), name, _INK, font)
-        points = [point for point in points if all(map(math.isfinite, point))]
-        if not points:
-            continue
-        xs, ys = zip(*points, strict=True)
-        spread = [(min(values), max(values) - min(values) or 1) for values in (xs, ys)]
-        (x0, x_range), (y0, y_range) = spread
-        line = [
-            (
-                left + (x - x0) / x_range * (right - left),
-                bottom - (y - y0) / y_range * (bottom - top),
-            )
-            for x, y in points
-        ]
-        draw.line(line, (31, 119, 180), 2)
-        x, y = line[-1]
-        draw.ellipse((x - 3, y - 3, x + 3, y + 3), (31, 119, 180))
-        for value, height_ in ((max(ys), top), (min(ys), bottom)):
-            draw.text((left - 4, height_), f"{value:.3g}", _FAINT, font, anchor="rm")
-        for value, x, anchor in ((xs[0], left, "la"), (xs[-1], right, "ra")):
-            draw.text((x, bottom + 6), f"{value:g}", _FAINT, font, anchor=anchor)
-        draw.text((right, 10), f"{ys[-1]:.4g}", _FAINT, font, anchor="ra")
-    return picture
+    if not legend:
+        return result
+    colors_of = dict(zip(label_set.classes, label_set.palette, strict=True))
+    shares = class_shares(ids, label_set).items()
+    return with_legend(result, [(name, colors_of[name], percent(share)) for name, share in shares])
 
 
 def _counted(
@@ -180,16 +145,25 @@ def _boundaries(ids: npt.NDArray[np.uint8], width: int) -> PIL.Image.Image:
     return PIL.Image.fromarray(mask)
 
 
-def _with_legend(
-    picture: PIL.Image.Image, shares: dict[str, float], label_set: LabelSet
+def with_legend(
+    picture: PIL.Image.Image,
+    entries: Sequence[tuple[str, Color, str]],
+    *,
+    size: float | None = None,
 ) -> PIL.Image.Image:
-    """Add a panel below: swatch, name and share of each class, in columns."""
-    colors: dict[str, Color] = dict(zip(label_set.classes, label_set.palette, strict=True))
-    texts = [(name, _percent(share)) for name, share in shares.items()]
-    if not texts:
-        return picture
+    """Add a panel below: a swatch, a name and a number of each entry, in columns.
 
-    size = max(9.0, min(picture.width / 48, picture.height / 28))
+    Args:
+        picture: What it is added to.
+        entries: Name, colour and number, which may be "", of each.
+        size: Of the letters in pixels; by default, what suits the picture.
+    """
+    if not entries:
+        return picture
+    texts = [(name, number) for name, _, number in entries]
+    colors = [color for _, color, _ in entries]
+
+    size = size or max(9.0, min(picture.width / 48, picture.height / 28))
     margin = round(0.8 * size)
     font = ImageFont.load_default(size)
     swatch, gap, line = round(0.95 * size), round(0.45 * size), round(1.6 * size)
@@ -208,25 +182,24 @@ def _with_legend(
     pitch = (room + between) // columns if columns > 1 else 0
     pitch = min(pitch, round(1.35 * item + between))
 
-    panel = PIL.Image.new("RGB", (picture.width, rows * line + 2 * margin), _PAPER)
+    panel = PIL.Image.new("RGB", (picture.width, rows * line + 2 * margin), PAPER)
     draw = ImageDraw.Draw(panel)
     for i, (name, number) in enumerate(texts):
         x, y = margin + i // rows * pitch, margin + i % rows * line + line // 2
         top = y - swatch // 2
-        draw.rectangle(
-            (x, top, x + swatch - 1, top + swatch - 1), colors[name], _darker(colors[name])
-        )
-        shown = _elided(name, font, name_width)
-        draw.text((x + head, y), shown, _INK, font, anchor="lm")
-        draw.text((x + item, y), number, _FAINT, font, anchor="rm")
+        draw.rectangle((x, top, x + swatch - 1, top + swatch - 1), colors[i], _darker(colors[i]))
+        shown = elided(name, font, name_width)
+        draw.text((x + head, y), shown, INK, font, anchor="lm")
+        draw.text((x + item, y), number, FAINT, font, anchor="rm")
     result = PIL.Image.new("RGB", (picture.width, picture.height + panel.height))
     result.paste(picture)
     result.paste(panel, (0, picture.height))
     return result
 
 
-def _percent(share: float) -> str:
-    return "<0.1 %" if share < 0.0005 else f"{100 * share:.1f} %"
+def percent(share: float) -> str:
+    """A share from 0 to 1 as text."""
+    return "<0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
 
 
 def _darker(color: Color) -> Color:
@@ -234,7 +207,7 @@ def _darker(color: Color) -> Color:
     return red, green, blue
 
 
-def _elided(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
+def elided(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
     """As much of the text as fits, its end replaced by dots."""
     if font.getlength(text) <= width:
         return text

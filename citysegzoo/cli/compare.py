@@ -1,0 +1,140 @@
+"""``citysegzoo compare``: what several models make of the same photographs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from citysegzoo.cli.common import Commands, make_file_writable, make_writable, say, trained
+from citysegzoo.cli.segment import add_palette
+
+_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+def add_parsers(commands: Commands) -> None:
+    """Add what this module runs to the commands."""
+    compare = commands.add_parser(
+        "compare",
+        help="show what several models make of photographs, side by side",
+        description="Write a contact sheet for every photograph: the photograph, the overlay of "
+        "every model and, of two models or more, how many of them differ from the majority in "
+        "each pixel. Models of different classes are compared in those whose names they share.",
+    )
+    compare.add_argument("photos", nargs="+", metavar="IMAGE", help="image files or folders")
+    compare.add_argument(
+        "--models",
+        nargs="+",
+        required=True,
+        metavar="NAME",
+        help="models with weights, folders or files of saved models, or owner/name on the Hub",
+    )
+    compare.add_argument(
+        "--output",
+        type=Path,
+        default=Path("compared"),
+        metavar="FILE|FOLDER",
+        help="a .png or .jpg file for one image, or a folder for NAME_compared.jpg [compared]",
+    )
+    compare.add_argument("--device", default="auto", help="such as cuda [a GPU if there is one]")
+    compare.add_argument(
+        "--precision",
+        choices=["auto", "fp32", "bf16", "fp16"],
+        default="auto",
+        help="[bf16 where the hardware computes it, else fp32]",
+    )
+    add_palette(compare)
+    compare.set_defaults(run=_compare)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from citysegzoo.files import replacing
+    from citysegzoo.inference import Failure, Segmenter, find_images
+    from citysegzoo.inference.images import read_image
+    from citysegzoo.inference.stream import FAILURES
+    from citysegzoo.visualize import common_labels, contact_sheet, disagreement
+
+    photos = find_images(args.photos)
+    sheets = _sheets(photos, args.output)
+    names = _names(args.models)
+    models = [trained(name, None) for name in args.models]
+    if args.palette:  # a sheet has the colours of its first model
+        models[0].labels = models[0].labels.with_palette(args.palette)
+    label_set, tables = common_labels([model.labels for model in models])
+    segmenters = [
+        Segmenter(model, device=args.device, precision=args.precision) for model in models
+    ]
+    if label_set.name == "common":
+        shared = ", ".join(label_set.classes[:-1])
+        say(f"the models have different classes; compared are {shared}, the rest is other.")
+    if args.output.suffix.lower() in _SUFFIXES:
+        make_file_writable(args.output)
+    else:
+        make_writable(args.output)
+
+    failures = 0
+    for photo, sheet in tqdm(
+        zip(photos, sheets, strict=True),
+        total=len(photos),
+        unit="photo",
+        disable=None if len(photos) > 1 else True,
+    ):
+        try:
+            pixels = read_image(photo)
+            predictions = {
+                name: table[segmenter(pixels).labels]
+                for name, table, segmenter in zip(names, tables, segmenters, strict=True)
+            }
+            picture = contact_sheet(pixels, predictions, label_set)
+        except FAILURES as error:
+            if args.debug or (len(photos) == 1 and not isinstance(error, RuntimeError)):
+                raise
+            tqdm.write(f"citysegzoo: error: {Failure(str(photo), error)}", file=sys.stderr)
+            failures += 1
+            continue
+        with replacing(sheet) as partial:
+            picture.save(partial, quality=92)  # which PNG does not look at
+        agreed = (disagreement(list(predictions.values())) == 0).mean()
+        share = f"all {len(names)} agree on {100 * agreed:.1f} %" if len(names) > 1 else names[0]
+        tqdm.write(f"{photo}: {share}\n  -> {sheet}", file=sys.stdout)
+    if failures and len(photos) > 1:
+        say(f"{failures} of {len(photos)} photographs failed, {len(photos) - failures} are done.")
+    return 2 if failures else 0
+
+
+def _sheets(photos: Sequence[Path], output: Path) -> list[Path]:
+    """The file of each photograph's sheet, none of which may be one that is read, or another's."""
+    suffix = output.suffix.lower()
+    if not suffix or (output.is_dir() and suffix not in _SUFFIXES):
+        sheets = [output / f"{photo.stem}_compared.jpg" for photo in photos]
+    elif suffix not in _SUFFIXES:
+        raise ValueError(
+            f"{output} is neither a folder nor a picture; name one ending in .png or .jpg."
+        )
+    elif len(photos) > 1:
+        raise ValueError(f"{output} holds the sheet of one image; name a folder for {len(photos)}.")
+    else:
+        sheets = [output]
+    inputs = {photo.resolve() for photo in photos}
+    for i, sheet in enumerate(sheets):
+        if sheet.resolve() in inputs:
+            raise ValueError(f"{sheet} is to be segmented and written; name another --output.")
+        if sheet in sheets[:i]:
+            other = photos[sheets.index(sheet)]
+            raise ValueError(
+                f"{other} and {photos[i]} would both be written as {sheet.name}; compare them "
+                f"into different folders."
+            )
+    return sheets
+
+
+def _names(models: Sequence[str]) -> list[str]:
+    """What each model is called in the sheet: the end of its path, where that tells them apart."""
+    if len(set(models)) < len(models):
+        twice = next(name for name in models if models.count(name) > 1)
+        raise ValueError(f"{twice} is named twice in --models; name every model once.")
+    short = [Path(name).name or name for name in models]
+    return short if len(set(short)) == len(short) else list(models)
