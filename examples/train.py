@@ -326,6 +326,7 @@ def create(args: argparse.Namespace, labels: LabelSet) -> nn.Module:
             model.load_state_dict(start.state_dict())
         except RuntimeError as error:
             raise ValueError(f"{args.initial} holds another model than {args.model}.") from error
+        model.card = start.card
     return model
 
 
@@ -699,13 +700,14 @@ def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
         **TERMS[args.data],
         "model": args.model,
         "labels": train.labels.name,
-        "command": command,
     }
     card["data"] += f", {len(train)} training images"
     own = recipe is not None and args.data != recipe.dataset
     try:
         torch.manual_seed(settings.seed)
         model = create(args, train.labels)
+        # Weights that went on from others were made by the commands of both.
+        card["command"] = " && ".join(filter(None, (model.card.get("command"), command)))
         criterion = loss_of(settings, train, own=own, skip_broken=args.skip_broken)
         if args.skip_broken:
             train, val = SkipBroken(train), SkipBroken(val)
@@ -737,7 +739,8 @@ def command_of(args: argparse.Namespace, words: list[str]) -> str:
     """The command that makes these weights, without the folders of this machine."""
     folders = {args.root: args.data, args.output: args.output.name}
     if args.initial and Path(args.initial).exists():
-        folders[Path(args.initial)] = Path(args.initial).name
+        initial = Path(args.initial)
+        folders[initial] = Path(*initial.parts[-2 if initial.is_file() else -1 :])
     named = ["python", "examples/train.py"]
     for word in words:
         flag, equals, value = word.rpartition("=")  # --root=... or a word of its own

@@ -241,6 +241,21 @@ def test_the_command_of_the_card_names_no_folder(form: str, tmp_path: Path) -> N
     assert "--resume" not in command
     assert "--option 'widths=(4, 8)'" in command
     assert form.format(flag="--root", value="camvid") in command
+    assert form.format(flag="--initial", value="start") in command
+
+
+def test_weights_that_went_on_from_others_name_both_commands(streets: Path, tmp_path: Path) -> None:
+    commands = []
+    for name, more in (
+        ("first", []),
+        ("second", ["--initial", f"{tmp_path}/first/best.safetensors"]),
+    ):
+        run(streets, tmp_path / name, *more)
+        commands.append(citysegzoo.load(tmp_path / name / "best.safetensors").card["command"])
+    first, second = commands[1].split(" && ")
+    assert first == commands[0]
+    assert "--output second" in second
+    assert "--initial first/best.safetensors" in second
 
 
 def test_tensorboard_is_written_where_it_is_installed(
