@@ -155,3 +155,54 @@ def test_models(name: str, options: dict, left: int) -> None:
         assert fold_batch_norm(model, image) == norms - left
         difference = (model(image) - expected).abs().max()
     assert difference < 1e-9 * expected.abs().max()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of torch.jit
+def test_stays_where_nobody_sees_what_is_done() -> None:
+    class Scripted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + 1
+
+    net = Net(lambda net, x: net.norm(between := net.conv(x)) + net.scripted(between))
+    net.scripted = torch.jit.script(Scripted())
+    assert_folds(net, 0)
+
+
+def test_looks_at_the_shape_are_no_use() -> None:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        between = net.conv(x)
+        assert between.shape == (between.size(0), 4, *x.shape[2:])
+        return net.norm(between)
+
+    assert_folds(Net(forward), 1)
+
+
+def test_padded_strided_and_dilated() -> None:
+    """Shapes of the trial run are those of the convolution itself."""
+    model = nn.Sequential(
+        nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding="valid", dilation=(1, 2)),
+        nn.BatchNorm2d(6),
+        nn.ConvTranspose2d(6, 8, 3, 2, padding=1, output_padding=1, groups=2, dilation=2),
+        nn.BatchNorm2d(8),
+        nn.Conv2d(8, 4, 3, padding="same"),
+        nn.BatchNorm2d(4),
+        nn.AdaptiveAvgPool2d(3),
+        nn.Flatten(),
+        nn.Linear(36, 2),
+    )
+    assert_folds(model, 3)
+
+
+def test_each_is_told_of_before_the_next() -> None:
+    model = trained(
+        nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.Conv2d(6, 6, 3), nn.BatchNorm2d(6))
+    )
+    last = model[2].weight
+    told = []
+
+    def on_folded(conv: nn.Module) -> None:
+        told.append(conv)
+        assert (model[2].weight is last) == (len(told) == 1)
+
+    assert fold_batch_norm(model, torch.randn(1, 4, 9, 9), on_folded=on_folded) == 2
+    assert told == [model[0], model[2]]

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,36 @@ def loaded_after(code: str) -> set[str]:
 )
 def test_nothing_heavy_is_imported(code: str) -> None:
     assert not loaded_after(code) & set(HEAVY)
+
+
+@pytest.mark.parametrize("name", ["deeplabv3_resnet18", "segnet_vgg16", "segformer_b0"])
+def test_segmenting_imports_no_compiler(name: str, tmp_path: Path) -> None:
+    """``torch._dynamo`` takes longer and more memory than all that is needed; so does sympy."""
+    citysegzoo.create_model(name).save_pretrained(tmp_path)
+    code = (
+        "import citysegzoo, citysegzoo.inference as i, torch\n"
+        f"model = citysegzoo.load({str(tmp_path)!r})\n"
+        "image = torch.zeros(96, 128, 3, dtype=torch.uint8).numpy()\n"
+        "model.segment(image)\n"
+        "for precision in ('fp32', 'bf16'):\n"
+        "    i.Segmenter(model, device='cpu', precision=precision)(image)\n"
+        "    i.Segmenter(model, device='cpu', precision=precision, tile=64, flip=True)(image)\n"
+    )
+    # PyTorch's own max_unpool2d, which a SegNet calls, imports sympy.
+    unwanted = {"torch._dynamo"} if "segnet" in name else {"torch._dynamo", "sympy"}
+    assert not loaded_after(code) & unwanted
+
+
+def test_data_is_imported_when_used() -> None:
+    light = loaded_after("import citysegzoo.data; citysegzoo.data.CITYSCAPES_19")
+    assert not light & {"PIL", "citysegzoo.data.samples", "citysegzoo.data.streets"}
+    assert "citysegzoo.data.streets" in loaded_after("from citysegzoo.data import draw_streets")
+    for name in citysegzoo.data.__all__:
+        assert getattr(citysegzoo.data, name) is not None
+        assert name in dir(citysegzoo.data)
+    assert citysegzoo.data.camvid.CamVid is citysegzoo.data.CamVid
+    with pytest.raises(AttributeError, match="no attribute 'CamVit'"):
+        citysegzoo.data.CamVit  # noqa: B018
 
 
 def test_every_public_name_is_there() -> None:

@@ -150,6 +150,19 @@ def test_the_model_stays_as_it_is() -> None:
     assert all(new is old for new, old in zip(copy.parameters(), weights, strict=True))
 
 
+def test_a_loaded_model_that_was_trained_on_keeps_it(tmp_path: Path) -> None:
+    """Memory of weights mapped from a file is given back, but not what was written to them."""
+    drawn("deeplabv3_resnet18").save_pretrained(tmp_path)
+    model = citysegzoo.load(tmp_path)
+    with torch.no_grad():
+        for weight in list(model.parameters())[::2]:
+            weight.mul_(1.5)
+    before = [weight.clone() for weight in model.state_dict().values()]
+    Segmenter(model, device="cpu", precision="bf16")
+    for found, expected in zip(model.state_dict().values(), before, strict=True):
+        assert torch.equal(found, expected)
+
+
 def test_half_precision_models_are_computed_in_the_asked_one() -> None:
     model = drawn("unet.small", widths=(4, 8)).bfloat16()
     segmenter = Segmenter(model, **EXACT)

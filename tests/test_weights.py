@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from safetensors import safe_open
 import citysegzoo
 from citysegzoo.data import CAMVID_11, CITYSCAPES_19, DEMO_IMAGE
 from citysegzoo.weights import find_record, list_records, load_checkpoint, save_checkpoint
+from citysegzoo.weights.checkpoint import MappedFiles
+from citysegzoo.weights.hub import BLOCK, block_checksums
 
 BUNDLED = [record for record in list_records() if record.file]
 
@@ -159,3 +162,47 @@ def test_missing_imagenet_weights_are_one_sentence(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "the weights 'resnet50.tv_in1k' are not in the cache" in done.stdout
+
+
+def resident() -> int:
+    """Bytes of files that count as memory of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssFile"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/pagemap").exists(), reason="Linux alone says what is read")
+def test_mapped_weights_are_given_back_and_come_back(tmp_path: Path) -> None:
+    state = {"a": torch.randn(1 << 23), "b": torch.randn(1 << 20)}
+    save_checkpoint(tmp_path / "x.safetensors", state, {})
+    read = load_checkpoint(tmp_path / "x.safetensors")
+    files = MappedFiles()
+    before = resident()
+    assert torch.equal(read["a"], state["a"])
+    assert resident() - before > 24e6
+    files.release(read["a"])
+    assert resident() - before < 8e6
+    assert torch.equal(read["a"], state["a"])
+
+
+@pytest.mark.parametrize("offset", [0, 5000, (1 << 20) - 1])
+def test_mapped_weights_that_were_written_to_stay(offset: int, tmp_path: Path) -> None:
+    state = {"a": torch.zeros(1 << 20)}
+    save_checkpoint(tmp_path / "x.safetensors", state, {})
+    weight = load_checkpoint(tmp_path / "x.safetensors")["a"]
+    weight[offset] = 1
+    MappedFiles().release(weight)
+    assert weight[offset] == 1
+    assert weight.sum() == 1
+    for other in (torch.ones(1 << 20), torch.ones(0), torch.ones(8, 8).T, state["a"]):
+        expected = other.clone()
+        MappedFiles().release(other)
+        assert torch.equal(other, expected)
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, 2 * BLOCK + 12345])
+def test_checksums_are_those_of_the_blocks(size: int, tmp_path: Path) -> None:
+    content = bytes(range(251)) * (size // 251 + 1)
+    content = content[:size]
+    (tmp_path / "file").write_bytes(content)
+    blocks = [content[start : start + BLOCK] for start in range(0, size, BLOCK)]
+    assert block_checksums(tmp_path / "file") == tuple(map(zlib.crc32, blocks))

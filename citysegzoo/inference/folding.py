@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.parametrize import is_parametrized
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+# Functions of a tensor that see nothing of its values.
+_LOOKS = {
+    *(Tensor.dim, Tensor.size, Tensor.stride, Tensor.numel, Tensor.is_floating_point),
+    *(getattr(Tensor, name).__get__ for name in ("shape", "ndim", "dtype", "device")),
+}
 
-def fold_batch_norm(model: nn.Module, example: Tensor) -> int:
+
+def fold_batch_norm(
+    model: nn.Module, example: Tensor, *, on_folded: Callable[[nn.Module], object] | None = None
+) -> int:
     """Fold every batch norm that follows a convolution into that convolution's weights.
 
     In evaluation a batch norm multiplies and shifts each channel by constants, which a convolution
     can do as well: ``weight * gamma / sqrt(var + eps)`` and a shift of the bias. Which batch norm
-    follows which convolution is seen by running the model once on tensors without memory; it is
-    folded where nothing else sees what is between them, and both run once. Results differ by
-    rounding alone.
+    follows which convolution is seen by running the model once on zeros, convolutions of one
+    channel alone; it is folded where nothing else sees what is between them, and both run once.
+    Results differ by rounding alone.
 
     Args:
         model: A model in evaluation mode; it is changed, its weights are replaced and not
             written to.
         example: An input, such as a small one; only its shape, dtype and strides matter.
+        on_folded: Called with each convolution that has its new weights, before the next one
+            gets any: what makes them smaller here keeps the peak of memory low.
 
     Returns:
         Number of batch norms folded.
@@ -39,6 +50,8 @@ def fold_batch_norm(model: nn.Module, example: Tensor) -> int:
     norms = {norm: conv for conv, norm in pairs}
     for conv, norm in pairs:
         _fold(conv, norm)
+        if on_folded is not None:
+            on_folded(conv)
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if child in norms:
@@ -47,6 +60,8 @@ def fold_batch_norm(model: nn.Module, example: Tensor) -> int:
 
 
 def _pairs(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Module]]:
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        return []  # nobody sees what goes on in them
     made: dict[int, tuple[nn.Module, Tensor]] = {}  # the tensor is kept, so that its id is its own
     pairs: list[tuple[nn.Module, nn.Module, Tensor]] = []
     calls: Counter[nn.Module] = Counter()
@@ -67,12 +82,14 @@ def _pairs(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Module
             handles.append(module.register_forward_hook(after_convolution))
         elif _is_batch_norm(module):
             handles.append(module.register_forward_pre_hook(before_norm))
-    weights = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    weights = {
+        name: torch.zeros((), dtype=weight.dtype).expand(weight.shape)  # no memory, on the CPU
+        for name, weight in (*model.named_parameters(), *model.named_buffers())
+    }
     try:
         with _Uses() as uses, torch.no_grad():
-            result = functional_call(
-                model, {k: v.to("meta") for k, v in weights.items()}, (example.to("meta"),)
-            )
+            image = torch.zeros_like(example, device="cpu")
+            result = functional_call(model, weights, (image,))
     finally:
         for handle in handles:
             handle.remove()
@@ -102,19 +119,63 @@ def _has_hooks(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-class _Uses(TorchDispatchMode):
-    """Counts how often each tensor goes into an operation."""
+class _Uses(TorchFunctionMode):
+    """Counts how often each tensor goes into a function, as the model's own code calls them.
+
+    A mode for operators (TorchDispatchMode) would count the same, but it imports PyTorch's
+    compiler, which takes longer and more memory than all the rest, and so does the meta device.
+    """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.count: Counter[int] = Counter()
         self._kept: list[Tensor] = []  # as long as they live, no other tensor has their ids
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _LOOKS:
+            return func(*args, **(kwargs or {}))
         tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         self.count.update(map(id, tensors))
         self._kept += tensors
-        return func(*args, **(kwargs or {}))
+        return _THIN.get(func, func)(*args, **(kwargs or {}))
+
+
+def _conv2d(
+    input: Tensor,  # noqa: A002
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Zeros of the shape that a convolution of zeros gives, which is that of one channel."""
+    one = input.narrow(-3, 0, 1)
+    thin = torch.conv2d(one, weight[:1, :1], None, stride, padding, dilation)
+    return torch.cat([thin] * len(weight), -3)
+
+
+def _conv_transpose2d(
+    input: Tensor,  # noqa: A002
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Tensor:
+    one, by_one = input.narrow(-3, 0, 1), weight[:1, :1]
+    thin = torch.conv_transpose2d(
+        one, by_one, None, stride, padding, output_padding, dilation=dilation
+    )
+    return torch.cat([thin] * (groups * weight.shape[1]), -3)
+
+
+_THIN: dict[Any, Callable[..., Any]] = {
+    torch.conv2d: _conv2d,
+    torch.conv_transpose2d: _conv_transpose2d,
+}
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from citysegzoo.inference.folding import fold_batch_norm
+from citysegzoo.weights.checkpoint import MappedFiles
 
 if TYPE_CHECKING:
     from citysegzoo.model import SegmentationModel
@@ -59,17 +60,33 @@ class Network:
         self.dtype = find_dtype(precision, self.device)
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         self.model = _sharing_copy(model).eval()
-        _replace(self.model, lambda _, t: t.to(self.device, _single(t)))
+        originals = dict(zip(self.model.modules(), model.modules(), strict=True))
+        mapped = MappedFiles()
+
+        def prepare(module: nn.Module) -> None:
+            self._prepare(module)
+            original = originals.get(module)
+            if isinstance(original, _LOW_PRECISION) and original.weight is not module.weight:
+                mapped.release(original.weight)  # read once, and not needed any more
+
+        for module in self.model.modules():
+            _replace(module, lambda t: t.to(self.device, _single(t)))
         if fold:
             side = max(64, self.model.min_size)
-            fold_batch_norm(self.model, torch.empty(1, self.model.encoder.in_channels, side, side))
-        _replace(self.model, self._prepared)
+            example = torch.empty(1, self.model.encoder.in_channels, side, side)
+            fold_batch_norm(self.model, example, on_folded=prepare)
+        for module in self.model.modules():
+            prepare(module)
         self._logits = torch.compile(self.model.coarse_logits) if compile else None
 
-    def _prepared(self, module: nn.Module, weight: Tensor) -> Tensor:
-        if isinstance(module, _LOW_PRECISION):
-            weight = weight.to(self.dtype)
-        return weight.contiguous(memory_format=self._layout) if weight.ndim == 4 else weight
+    def _prepare(self, module: nn.Module) -> None:
+        def prepared(weight: Tensor) -> Tensor:
+            layout = self._layout if weight.ndim == 4 else torch.preserve_format
+            if isinstance(module, _LOW_PRECISION) and weight.dtype != self.dtype:
+                return weight.to(self.dtype, memory_format=layout)
+            return weight.contiguous(memory_format=layout) if weight.ndim == 4 else weight
+
+        _replace(module, prepared)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits before they are enlarged.
@@ -155,12 +172,11 @@ def _sharing_copy(model: SegmentationModel) -> SegmentationModel:
 
 
 @torch.no_grad()
-def _replace(model: nn.Module, change: Callable[[nn.Module, Tensor], Tensor]) -> None:
-    """Replace weights and buffers by changed ones; unlike ``model.to`` none is written to."""
-    for module in model.modules():
-        for name, weight in module.named_parameters(recurse=False):
-            new = change(module, weight)
-            if new is not weight:
-                module._parameters[name] = nn.Parameter(new, requires_grad=False)
-        for name, buffer in module.named_buffers(recurse=False):
-            module._buffers[name] = change(module, buffer)
+def _replace(module: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
+    """Replace its own weights and buffers by changed ones; unlike ``to``, none is written to."""
+    for name, weight in module.named_parameters(recurse=False):
+        new = change(weight)
+        if new is not weight:
+            module._parameters[name] = nn.Parameter(new, requires_grad=False)
+    for name, buffer in module.named_buffers(recurse=False):
+        module._buffers[name] = change(buffer)

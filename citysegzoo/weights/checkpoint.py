@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -123,6 +126,50 @@ def _usable(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.data_ptr() % _ALIGN else tensor
 
 
+class MappedFiles:
+    """The files mapped into memory, of which Linux counts what was read as the process's own."""
+
+    def __init__(self) -> None:
+        try:
+            lines = Path("/proc/self/maps").read_text().splitlines()
+        except OSError:
+            lines = []  # another system
+        # begin-end, permissions, offset, device, inode, path; "p" are copied when written to.
+        fields = [line.split(maxsplit=5) for line in lines]
+        self._ranges = [
+            tuple(int(side, 16) for side in entry[0].split("-"))
+            for entry in fields
+            if len(entry) == 6 and entry[1].endswith("p") and entry[5].startswith("/")
+        ]
+
+    def release(self, tensor: Tensor) -> None:
+        """Give back the memory of a tensor that is mapped: when used again, it is read again.
+
+        One in memory, or written to since it was mapped, stays as it is. No other thread may
+        write to it meanwhile.
+        """
+        if tensor.device.type != "cpu" or not tensor.is_contiguous():
+            return
+        start, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+        if not any(low <= start and end <= high for low, high in self._ranges):
+            return
+        first, last = -(-start // mmap.PAGESIZE), end // mmap.PAGESIZE  # whole pages
+        if first >= last:
+            return
+        try:
+            with open("/proc/self/pagemap", "rb", buffering=0) as file:
+                file.seek(8 * first)
+                pages = np.frombuffer(file.read(8 * (last - first)), np.uint64)
+        except OSError:
+            return
+        # Bits 63 and 62: in memory, swapped out; 61: of the file, and not a copy written to.
+        states = pages >> np.uint64(61)
+        if len(pages) == last - first and np.isin(states, (0, 5)).all():
+            address, size = first * mmap.PAGESIZE, (last - first) * mmap.PAGESIZE
+            libc = ctypes.CDLL(None)
+            libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), mmap.MADV_DONTNEED)
+
+
 def read_header(path: str | Path) -> dict[str, str]:
     """The texts in the header of a safetensors file.
 
@@ -153,7 +200,8 @@ def build_with(
         state_dict: The weights, of which every key must fit.
         source: Where they come from, for the message.
     """
-    with torch.device("meta"):
+    # Undrawn there too: on the meta device some draws import PyTorch's compiler.
+    with torch.device("meta"), _Undrawn():
         module = build()
     load_weights(module, state_dict, source=source, assign=True)
     if any(value.is_meta for value in (*module.parameters(), *module.buffers())):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
 import re
 import warnings
@@ -21,6 +20,8 @@ _REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+)
 
 BLOCK = 1 << 24
 """Bytes of a block that has a checksum of its own."""
+
+_BUFFER = 1 << 18
 
 
 class HubOptions(NamedTuple):
@@ -227,19 +228,19 @@ def block_checksums(path: str | os.PathLike[str]) -> tuple[int, ...]:
     size = os.path.getsize(path)
     if not size:
         return ()
-    with (
-        open(path, "rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-        memoryview(mapped) as view,
-    ):
 
-        def checksum(start: int) -> int:
-            with view[start : start + BLOCK] as block:
-                return zlib.crc32(block)
+    def checksum(start: int) -> int:
+        # Read and not mapped: pages of a map count as the process's memory, all of the file.
+        value, left, buffer = 0, BLOCK, memoryview(bytearray(_BUFFER))
+        with open(path, "rb", buffering=0) as file:
+            file.seek(start)
+            while left and (count := file.readinto(buffer[:left])):
+                value, left = zlib.crc32(buffer[:count], value), left - count
+        return value
 
-        starts = range(0, size, BLOCK)
-        with ThreadPoolExecutor(min(len(starts), os.cpu_count() or 1)) as pool:
-            return tuple(pool.map(checksum, starts))
+    starts = range(0, size, BLOCK)
+    with ThreadPoolExecutor(min(len(starts), os.cpu_count() or 1)) as pool:
+        return tuple(pool.map(checksum, starts))
 
 
 def _forget(path: Path) -> None:

@@ -63,8 +63,9 @@ assert labels.shape == (256, 512)
 PROCESSES = {
     "citysegzoo": """
 import sys, citysegzoo
-model = citysegzoo.load(f"{sys.argv[1]}/ours")
-labels = model.segment(f"{sys.argv[1]}/street.png").labels
+from citysegzoo.inference import Segmenter
+segmenter = Segmenter(citysegzoo.load(f"{sys.argv[1]}/ours"))
+labels = segmenter(f"{sys.argv[1]}/street.png").labels
 assert labels.shape == (256, 512)
 """,
     "smp": USUAL.format(
