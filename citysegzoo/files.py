@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import math
 import os
 import secrets
@@ -10,6 +11,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 _UMASK = os.umask(0)  # it can only be read by setting it
 os.umask(_UMASK)
@@ -59,6 +64,31 @@ def replacing(path: str | os.PathLike[str], *, needed: int | None = None) -> Ite
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_image(image: PIL.Image.Image, path: str | os.PathLike[str], *, quality: int = 92) -> None:
+    """Write an image whole or not at all.
+
+    Args:
+        image: The image.
+        path: File to write; its suffix says the format.
+        quality: Of formats that lose some, 0 to 100.
+
+    Raises:
+        ValueError: If no format has that suffix.
+        OSError: If it cannot be written, as :func:`replacing` says.
+    """
+    from PIL.Image import registered_extensions
+
+    suffix = Path(path).suffix.lower()
+    if suffix not in (formats := registered_extensions()):
+        raise ValueError(f"{path} has no suffix of an image, such as .png or .jpg.")
+    # By way of memory: where a disk fills up within its last block, Pillow takes the part of the
+    # file that was written for the whole.
+    data = io.BytesIO()
+    image.save(data, formats[suffix], quality=quality)
+    with replacing(path) as partial:
+        partial.write_bytes(data.getvalue())
 
 
 def is_full(error: BaseException | None) -> bool:

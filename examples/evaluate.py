@@ -31,7 +31,7 @@ from tqdm import tqdm
 import citysegzoo
 from citysegzoo.data import CAMVID_11, CITYSCAPES_34, CamVid, Cityscapes, LabelSet
 from citysegzoo.data.cityscapes import LABELS as CITYSCAPES_VALUES
-from citysegzoo.files import replacing
+from citysegzoo.files import replacing, write_image
 from citysegzoo.metrics import CityscapesEvaluator, ConfusionMatrix
 from citysegzoo.metrics.folders import FramePair, Pairing, find_instances, read_ids
 
@@ -147,8 +147,7 @@ def main(argv: list[str] | None = None) -> None:
             evaluators[protocol].update(labels, target, *([read_ids(beside)] if instances else []))
         if args.save_labels:  # of the last protocol, which is the one that was asked for
             name = f"{photo.stem.removesuffix('_leftImg8bit')}_labels.png"
-            with replacing(args.save_labels / name) as partial:
-                Image.fromarray(labels.numpy()).save(partial)
+            write_image(Image.fromarray(labels.numpy()), args.save_labels / name)
 
     result: dict[str, Any] = {"model": args.model, "data": args.data, "split": args.split}
     result |= {"images": len(dataset), "protocols": {}}

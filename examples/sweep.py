@@ -20,7 +20,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 import citysegzoo
-from citysegzoo.files import replacing
+from citysegzoo.files import replacing, write_image
 
 TRAIN = Path(__file__).with_name("train.py")
 COLORS = [
@@ -144,8 +144,7 @@ def write(output: Path, text: str, runs: list[Run]) -> None:
     """results.md and results.png, and the table on the screen."""
     with replacing(output / "results.md") as partial:
         partial.write_text(text, encoding="utf-8")
-    with replacing(output / "results.png") as partial:
-        draw(runs).save(partial)
+    write_image(draw(runs), output / "results.png")
     print(f"\n{text}\nwritten: {output / 'results.md'}, {output / 'results.png'}")
 
 

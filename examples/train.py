@@ -49,7 +49,7 @@ from citysegzoo.data import (
     SkipBroken,
 )
 from citysegzoo.data.labels import LabelSet
-from citysegzoo.files import replacing
+from citysegzoo.files import replacing, write_image
 from citysegzoo.inference.network import computes_bf16
 from citysegzoo.losses import CLASS_WEIGHTS, CombinedLoss, count_pixels, create_loss
 from citysegzoo.metrics import ConfusionMatrix, SegmentationScores
@@ -637,8 +637,8 @@ class Run:
             name: [(row["epoch"], row[name]) for row in self.log if name in row]
             for name in ("loss", "val_loss", "mean_iou")
         }
-        with replacing(self.args.output / "curves.png") as partial_file:
-            draw_curves({k: v for k, v in curves.items() if v}).save(partial_file)
+        drawn = draw_curves({name: points for name, points in curves.items() if points})
+        write_image(drawn, self.args.output / "curves.png")
         if self.board is not None:
             for name, value in self.log[-1].items():
                 self.board.add_scalar(name, value, self.epoch)
@@ -673,8 +673,7 @@ class Run:
                 sheet.paste(picture.resize((width, height)), (x * width, y * height))
         folder = self.args.output / "samples"
         folder.mkdir(exist_ok=True)
-        with replacing(folder / f"epoch_{self.epoch:04}.jpg") as partial_file:
-            sheet.save(partial_file, quality=85)
+        write_image(sheet, folder / f"epoch_{self.epoch:04}.jpg", quality=85)
 
 
 # --- from the command line to the end ------------------------------------------------------------

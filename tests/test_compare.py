@@ -276,11 +276,12 @@ def test_interrupted(photo: Path, models, tmp_path: Path, capsys, monkeypatch) -
     output = tmp_path / "sheet.png"
     output.write_text("old")
 
-    def half(_: Image.Image, path: Path, **__: object) -> None:
-        path.write_bytes(b"half")
+    def half(path: Path, data: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(data[: len(data) // 2])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("PIL.Image.Image.save", half)
+    monkeypatch.setattr(Path, "write_bytes", half)
     assert compared([str(photo), "--output", str(output)], models["one"]) == 130
     assert capsys.readouterr().err == "citysegzoo: interrupted.\n"
     assert output.read_text() == "old"

@@ -97,6 +97,24 @@ def test_files_that_are_none(
     assert not (tmp_path / "out").exists()
 
 
+def test_no_classifier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --model the layout is not asked which network it is, nor how many classes it has."""
+    torch.save({"encoder.x": torch.zeros(1), "classifier.y": torch.zeros(1)}, tmp_path / "x.pt")
+    words = [
+        "convert",
+        str(tmp_path / "x.pt"),
+        "--model",
+        "unet",
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "x.pt" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_publish_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["publish", str(tmp_path / "none"), "a/b"]) == 2
     assert "does not exist; name a saved model's folder" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from loopback_hub import LoopbackHub
 import citysegzoo
 from citysegzoo.data import CAMVID_11
 from citysegzoo.pretrained import push_to_hub
+from citysegzoo.weights.hub import explained
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("HF_HUB_OFFLINE", "0") != "0", reason="the client is told to be offline"
@@ -189,6 +190,14 @@ def test_failing_hub(hub: LoopbackHub, model: citysegzoo.SegmentationModel, tmp_
     assert not list(tmp_path.rglob("model.safetensors"))
     hub.corrupt = set()
     assert torch.equal(logits(citysegzoo.load(WHERE, **options)), logits(model))
+
+
+def test_a_client_built_on_requests_is_explained_too() -> None:
+    """That of the oldest huggingface_hub; its errors are an OSError, and still of the network."""
+    requests = pytest.importorskip("requests")
+    error = explained(requests.exceptions.ConnectionError("refused"), WHERE, "config.json")
+    assert isinstance(error, ConnectionError)
+    assert "cannot be reached or broke off (refused)" in str(error)
 
 
 def test_a_card_that_a_person_edited_stays(

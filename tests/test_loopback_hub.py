@@ -25,7 +25,6 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     LocalEntryNotFoundError,
-    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -217,8 +216,9 @@ def test_what_is_missing(hub, api, download) -> None:
             api.model_info(REPO, revision=revision)
         with pytest.raises(RevisionNotFoundError):
             api.list_repo_files(REPO, revision=revision)
-    with pytest.raises(RemoteEntryNotFoundError):
+    with pytest.raises(EntryNotFoundError) as raised:
         download("weights.pt")
+    assert not isinstance(raised.value, LocalEntryNotFoundError)  # the hub said so
     with pytest.raises(EntryNotFoundError, match="A file with this name"):
         api.create_commit(REPO, [CommitOperationDelete("weights.pt")], commit_message="Tidy")
     with pytest.raises(LocalEntryNotFoundError):

@@ -13,6 +13,7 @@ from typing import Any
 from citysegzoo.cli import (
     benchmark,
     compare,
+    completion,
     data,
     errors,
     evaluate,
@@ -24,7 +25,7 @@ from citysegzoo.cli import (
 from citysegzoo.cli.common import say, sentence
 
 # What bad input raises: said in one sentence, without a traceback.
-_EXPECTED = (ValueError, TypeError, OSError, MemoryError)
+_EXPECTED = (ValueError, TypeError, OSError, MemoryError, OverflowError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,7 +63,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    modules = (models, segment, compare, evaluate, errors, data, weights, export, benchmark)
+    modules = (
+        models,
+        segment,
+        compare,
+        evaluate,
+        errors,
+        data,
+        weights,
+        export,
+        benchmark,
+        completion,
+    )
     for module in modules:
         module.add_parsers(commands)
     return parser

@@ -51,7 +51,7 @@ def add_parsers(commands: Commands) -> None:
 def _compare(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from citysegzoo.files import replacing
+    from citysegzoo.files import write_image
     from citysegzoo.inference import Failure, Segmenter, find_images
     from citysegzoo.inference.images import read_image
     from citysegzoo.inference.stream import FAILURES
@@ -95,8 +95,7 @@ def _compare(args: argparse.Namespace) -> int:
             tqdm.write(f"citysegzoo: error: {Failure(str(photo), error)}", file=sys.stderr)
             failures += 1
             continue
-        with replacing(sheet) as partial:
-            picture.save(partial, quality=92)  # which PNG does not look at
+        write_image(picture, sheet)
         agreed = (disagreement(list(predictions.values())) == 0).mean()
         share = f"all {len(names)} agree on {100 * agreed:.1f} %" if len(names) > 1 else names[0]
         tqdm.write(f"{photo}: {share}\n  -> {sheet}", file=sys.stdout)

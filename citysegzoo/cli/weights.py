@@ -66,8 +66,13 @@ def _convert(args: argparse.Namespace) -> int:
             suggestion.name, num_classes=suggestion.num_classes, **suggestion.options
         )
     else:
-        classes = len(converted["classifier.conv.weight"])
-        model = create_model(args.model, num_classes=classes)
+        last = converted.get("classifier.conv.weight")
+        if last is None or last.ndim != 4:
+            raise ValueError(
+                f"{args.checkpoint} has no classifier.conv.weight of four dimensions, so it is "
+                f"not of {args.model}; take the whole checkpoint."
+            )
+        model = create_model(args.model, num_classes=len(last))
     load_weights(model, converted, source=str(args.checkpoint))
     if args.labels is not None:
         model.labels = find_labels(args.labels)

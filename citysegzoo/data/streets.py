@@ -14,6 +14,7 @@ import PIL.Image
 from PIL import ImageDraw, ImageFilter
 
 from citysegzoo.data.labels import CITYSCAPES_CLASSES
+from citysegzoo.files import write_image
 
 CITIES = {"train": ("inkford", "paintham"), "val": ("chalkton",)}
 """The cities of each split."""
@@ -29,6 +30,9 @@ _FAR = 150.0  # metres to where the street ends
 _GRAIN = np.full(256, 4, np.float32)
 for _name, _strength in (("vegetation", 30), ("terrain", 16), ("sidewalk", 9), ("sky", 2)):
     _GRAIN[_ID[_name]] = _strength
+
+_MOST = 999_999  # the names of Cityscapes number images with six digits
+_LONGEST = 1 << 14
 
 
 def draw_streets(
@@ -58,7 +62,8 @@ def draw_streets(
 
     Raises:
         FileExistsError: If the folder exists and is not empty.
-        ValueError: If there would be no image, a side is below 64, or the seed is negative.
+        ValueError: If there would be no image or a million, a side is below 64 or above 16384, or
+            the seed is negative.
         OSError: If the folder cannot be written.
     """
     from tqdm import tqdm
@@ -66,8 +71,12 @@ def draw_streets(
     root = Path(root)
     if images < 1:
         raise ValueError(f"images must be at least 1, not {images}.")
+    if images > _MOST:
+        raise ValueError(f"images must be at most {_MOST}, not {images}.")
     if min(size) < 64:
         raise ValueError(f"size must be at least 64x64, not {size[0]}x{size[1]}.")
+    if max(size) > _LONGEST:
+        raise ValueError(f"sides must be at most {_LONGEST}, not {size[0]}x{size[1]}.")
     if seed < 0:
         raise ValueError(f"seed must be at least 0, not {seed}.")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
@@ -388,4 +397,4 @@ class _Street:
         ):
             folder = root / kind / split / city
             folder.mkdir(parents=True, exist_ok=True)
-            image.save(folder / f"{frame}_{ending}.png")
+            write_image(image, folder / f"{frame}_{ending}.png")

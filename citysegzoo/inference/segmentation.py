@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from citysegzoo.data.labels import LabelSet, Palette
-from citysegzoo.files import replacing
+from citysegzoo.files import write_image
 from citysegzoo.inference.images import Image, read_image
 from citysegzoo.inference.label_map import upsampled_labels
 
@@ -86,10 +86,8 @@ class Segmentation:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         labels, overlay = output_files(self.name, folder)
-        with replacing(labels) as partial:
-            self.label_image().save(partial)
-        with replacing(overlay) as partial:
-            self.overlay().save(partial, quality=92)
+        write_image(self.label_image(), labels)
+        write_image(self.overlay(), overlay)
         return labels, overlay
 
 

@@ -22,6 +22,7 @@ BLOCK = 1 << 24
 """Bytes of a block that has a checksum of its own."""
 
 _BUFFER = 1 << 18
+_CLIENTS = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
 
 
 class HubOptions(NamedTuple):
@@ -276,14 +277,14 @@ def explained(error: Exception, at: str, file: str, *, doing: str = "fetched") -
     if isinstance(error, errors.HfHubHTTPError) and getattr(error, "response", None) is not None:
         status = getattr(getattr(error, "response", None), "status_code", None)
         return OSError(f"the Hub answered {status} for {file} of {at}; try again later.")
-    if isinstance(error, OSError):
-        return OSError(f"{file} of {at} could not be {doing}: {error}.")
-    # The client's own errors, of which some are no OSError, by whichever library it is built on.
-    if type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2"):
+    # The client's own errors, some an OSError and some not, by whichever library it is built on.
+    if type(error).__module__.partition(".")[0] in _CLIENTS:
         reason = str(error) or type(error).__name__
         else_ = f", or run `hf download {at.partition('@')[0]}` once where there is a network"
         return ConnectionError(
             f"{file} of {at} could not be {doing}, because the Hub cannot be reached or broke off "
             f"({reason}); try again{else_ if doing == 'fetched' else ''}."
         )
+    if isinstance(error, OSError):
+        return OSError(f"{file} of {at} could not be {doing}: {error}.")
     return None

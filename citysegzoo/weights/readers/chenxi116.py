@@ -23,6 +23,7 @@ from citysegzoo.weights.readers._common import (
     StateDict,
     Suggestion,
     rename,
+    require,
     resnet_depth,
     suggest,
 )
@@ -103,9 +104,7 @@ def suggest_deeplabv3(state_dict: StateDict) -> Suggestion:
 
 def _kernels(state_dict: StateDict) -> tuple[int, ...]:
     """Sides of the branches' kernels, in the order of their numbers."""
-    branches = sorted(
-        (int(match[1]), value.shape[-1])
-        for key, value in state_dict.items()
-        if (match := re.fullmatch(r"aspp\.aspp(\d+)\.weight", key))
-    )
-    return tuple(kernel for _, kernel in branches)
+    matches = (re.fullmatch(r"aspp\.aspp(\d+)\.weight", key) for key in state_dict)
+    branches = sorted((int(match[1]), match[0]) for match in matches if match)
+    require(state_dict, {key: 4 for _, key in branches})
+    return tuple(state_dict[key].shape[-1] for _, key in branches)

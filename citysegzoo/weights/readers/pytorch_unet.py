@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from citysegzoo.weights.readers._common import StateDict, Suggestion, rename, suggest
+from citysegzoo.weights.readers._common import StateDict, Suggestion, rename, require, suggest
 
 _SOURCE = "stevens2020's U-Net"
 _NORMED = "down_path.0.block.1.weight"
@@ -74,7 +74,9 @@ def suggest_unet(state_dict: StateDict) -> Suggestion:
     and a bilinear step aligns the corners is the report's code; the weights do not tell.
     """
     levels = sum(re.fullmatch(rf"{_DOWN}0\.weight", key) is not None for key in state_dict)
-    widths = tuple(state_dict[f"down_path.{i}.block.0.weight"].shape[0] for i in range(levels))
+    convs = [f"down_path.{i}.block.0.weight" for i in range(levels)]
+    require(state_dict, dict.fromkeys(convs, 4))
+    widths = tuple(state_dict[name].shape[0] for name in convs)
     norm, bilinear = _NORMED in state_dict, "up_path.0.up.1.weight" in state_dict
     known = {
         ((8, 16, 32, 64), False, True): "unet.stevens2020_baseline",

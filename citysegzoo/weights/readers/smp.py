@@ -161,6 +161,7 @@ def matches_unet(state_dict: StateDict) -> bool:
 def suggest_deeplabv3(state_dict: StateDict) -> Suggestion:
     """The zoo's network for smp's DeepLabV3, with smp's default rates and stride."""
     prefix = "decoder.aspp." if "decoder.aspp.project.0.weight" in state_dict else "decoder.0."
+    require(state_dict, {f"{prefix}project.0.weight": 4})
     options = {
         "output_stride": 8,
         "aspp_rates": (12, 24, 36),
@@ -173,6 +174,7 @@ def suggest_deeplabv3(state_dict: StateDict) -> Suggestion:
 
 def suggest_deeplabv3plus(state_dict: StateDict) -> Suggestion:
     """The zoo's network for smp's DeepLabV3Plus, with smp's default rates and stride."""
+    require(state_dict, {"decoder.aspp.0.project.0.weight": 4})
     options = {
         "output_stride": 16,
         "aspp_rates": (12, 24, 36),
@@ -192,11 +194,10 @@ def suggest_unet(state_dict: StateDict) -> Suggestion:
         ValueError: If its encoder is cut short or no plain ResNet, or weights are missing that
             tell the network.
     """
-    widths = [
-        state_dict[f"decoder.blocks.{i}.conv2.0.weight"].shape[0]
-        for i in range(len(state_dict))
-        if f"decoder.blocks.{i}.conv2.0.weight" in state_dict
-    ]
+    numbered = (f"decoder.blocks.{i}.conv2.0.weight" for i in range(len(state_dict)))
+    convs = [name for name in numbered if name in state_dict]
+    require(state_dict, dict.fromkeys(convs, 4))
+    widths = [state_dict[name].shape[0] for name in convs]
     if len(widths) != 5:
         raise ValueError(
             f"these weights are of smp's Unet with encoder_depth={len(widths)}; citysegzoo has "

@@ -1,0 +1,162 @@
+"""``citysegzoo completion``: scripts that make a shell complete commands, options and names.
+
+They are written from the parsers themselves, and hold the names of models, so that no Python runs
+when the key is pressed. (`shtab` writes such scripts too, but one that lists the models would
+start `citysegzoo models`, which imports PyTorch, at every key.)
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from citysegzoo.cli.common import Commands
+
+# Where the shell has nothing of ours to offer, it offers files. zsh runs the script of bash.
+_BASH = """\
+# Completion of citysegzoo for {shell}, written by `citysegzoo completion {shell}`.
+{preamble}_citysegzoo() {{
+    local word="${{COMP_WORDS[COMP_CWORD]}}" command="" option="" words="" i
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        case "$command ${{COMP_WORDS[i]}}" in
+            {commands}) command="${{command:+$command }}${{COMP_WORDS[i]}}" option="" ;;
+            *" -"*) option="${{COMP_WORDS[i]}}" ;;
+            *) case "$command $option" in
+                {many}) ;;
+                *) option="" ;;
+            esac ;;
+        esac
+    done
+    case "$command $option" in
+{values}
+    esac
+    if [[ "$word" == -* ]]; then
+        case "$command" in
+{options}
+        esac
+    fi
+    COMPREPLY=($(compgen -W "$words" -- "$word"))
+}}
+complete -o default -F _citysegzoo citysegzoo
+"""
+_ZSH = "autoload -U +X bashcompinit && bashcompinit\n"
+
+
+def add_parsers(commands: Commands) -> None:
+    """Add what this module runs to the commands."""
+    completion = commands.add_parser(
+        "completion",
+        help="print a script that completes commands in a shell",
+        description='For bash and zsh, put `eval "$(citysegzoo completion bash)"` (or zsh) or, '
+        "faster, a file with what it prints into the shell's start-up file; for fish, write it "
+        "to ~/.config/fish/completions/citysegzoo.fish. Print it again after an update.",
+    )
+    completion.add_argument("shell", choices=["bash", "zsh", "fish"])
+    completion.set_defaults(run=_completion)
+
+
+def _completion(args: argparse.Namespace) -> int:
+    from citysegzoo.cli import _parser
+
+    parsers = dict(_parsers(_parser()))
+    print(_fish(parsers) if args.shell == "fish" else _bash(parsers, args.shell), end="")
+    return 0
+
+
+def _parsers(
+    parser: argparse.ArgumentParser, name: str = ""
+) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """The parser and those of its commands, by the words that lead to them."""
+    yield name, parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for word, inner in action.choices.items():
+                yield from _parsers(inner, f"{name} {word}".strip())
+
+
+def _words(command: str, action: argparse.Action) -> list[str]:
+    """What an argument may be, where that can be listed."""
+    from citysegzoo.data.labels import LABEL_SETS
+    from citysegzoo.factory import list_models
+    from citysegzoo.peers import PEERS
+    from citysegzoo.reports import list_reports
+
+    if action.choices is not None:
+        return [str(choice) for choice in action.choices]
+    if action.type is Path:
+        return []
+    if action.dest in ("model", "models", "name", "names"):
+        return list_models(pretrained=command in ("segment", "compare", "export"))
+    named: Mapping[str, Sequence[str]] = {
+        "labels": list(LABEL_SETS),
+        "report": list_reports(),
+        "beside": list(PEERS),
+        "device": ["auto", "cpu", "cuda"],
+    }
+    return list(named.get(action.dest, ()))
+
+
+def _bash(parsers: Mapping[str, argparse.ArgumentParser], shell: str) -> str:
+    values: list[str] = []
+    options: list[str] = []
+    many = ['"- -"']  # no command is called "-"
+    for command, parser in parsers.items():
+        flags: list[str] = []
+        for action in parser._actions:
+            flags += action.option_strings
+            patterns = [f'"{command} {flag}"' for flag in action.option_strings or [""]]
+            words = _words(command, action)
+            if words:
+                values.append(f"{'|'.join(patterns)}) words={shlex.quote(' '.join(words))} ;;")
+            if action.option_strings and action.nargs not in (None, 0, "?"):
+                many += patterns
+        options.append(f'"{command}") words="$words {" ".join(flags)}" ;;')
+    return _BASH.format(
+        shell=shell,
+        preamble=_ZSH if shell == "zsh" else "",
+        commands="|".join(f'"{_before_last(name)}"' for name in parsers if name),
+        many="|".join(many),
+        values="\n".join(f"        {line}" for line in values),
+        options="\n".join(f"            {line}" for line in options),
+    )
+
+
+def _before_last(command: str) -> str:
+    """``"data check"`` as is, ``"data"`` with the space that follows no command."""
+    return command if " " in command else f" {command}"
+
+
+def _fish(parsers: Mapping[str, argparse.ArgumentParser]) -> str:
+    lines = ["# Completion of citysegzoo for fish, written by `citysegzoo completion fish`."]
+    for command, parser in parsers.items():
+        seen = [f"__fish_seen_subcommand_from {word}" for word in command.split()]
+        inner = [name for name in parsers if name != command and name.startswith(command)]
+        if not command or any(name.startswith(f"{command} ") for name in inner):
+            names = " ".join(name.split()[-1] for name in inner)
+            seen.append(f"not __fish_seen_subcommand_from {names}")
+        start = f"complete -c citysegzoo -n {shlex.quote('; and '.join(seen))}"
+        for action in parser._actions:
+            lines += [f"{start} {part}" for part in _fish_parts(command, action)]
+    return "\n".join(lines) + "\n"
+
+
+def _fish_parts(command: str, action: argparse.Action) -> Iterator[str]:
+    """What fish is told of an argument: its names, what it takes, and its help."""
+    words = _words(command, action)
+    offered = f" -a {shlex.quote(' '.join(words))}" if words else ""
+    if isinstance(action, argparse._SubParsersAction):
+        helps: dict[str, Any] = {choice.dest: choice.help for choice in action._choices_actions}
+        for word in words:
+            yield f"-f -a {word} -d {shlex.quote(str(helps.get(word, '')))}"
+    elif action.option_strings:
+        flags = " ".join(
+            f"-l {flag[2:]}" if flag.startswith("--") else f"-s {flag[1:]}"
+            for flag in action.option_strings
+        )
+        takes = "" if action.nargs == 0 else " -r"
+        yield f"{flags}{takes}{offered} -d {shlex.quote(action.help or action.dest)}"
+    elif offered:
+        yield offered.strip()

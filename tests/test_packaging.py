@@ -1,0 +1,224 @@
+"""What is installed: the wheel, its dependencies, the citation, completion in shells."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+import citysegzoo
+from citysegzoo.cli import main
+
+ROOT = Path(__file__).parents[1]
+BUNDLED = "citysegzoo/weights/bundled/unet.small.camvid.safetensors"
+
+
+def pyproject() -> dict:
+    tomllib = pytest.importorskip("tomllib")  # of Python 3.11
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+# --- wheel and sdist
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-d", folder],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    return folder
+
+
+def test_the_wheel_has_what_it_needs_and_no_more(built: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    assert wheel.stat().st_size < 40e6
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert {BUNDLED, "citysegzoo/data/demo_street.jpg", "citysegzoo/py.typed"} <= names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "citysegzoo").rglob("*.py")}
+    assert modules <= names
+    for name in names:
+        assert name.startswith("citysegzoo"), name
+        assert not {"tests", "__pycache__", "benchmarks", "runs"} & set(Path(name).parts), name
+        assert Path(name).suffix not in (".pyc", ".pt", ".part"), name
+
+
+def test_the_sdist_can_be_tested(built: Path) -> None:
+    (sdist,) = built.glob("*.tar.gz")
+    assert sdist.stat().st_size < 40e6
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = {"README.md", "LICENSE", "CITATION.cff", "CONTRIBUTING.md", "pyproject.toml", BUNDLED}
+    wanted |= {"tests/test_packaging.py", "examples/train.py", "docs/index.md"}
+    assert wanted <= names
+    assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
+
+
+@pytest.mark.slow
+def test_the_installed_wheel_segments(built: Path, tmp_path: Path) -> None:
+    """In an environment of its own, with the dependencies of this one."""
+    pytest.importorskip("pip")
+    (wheel,) = built.glob("*.whl")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = subprocess.run([python, "-c", ask], check=True, capture_output=True, text=True).stdout
+    # A folder named so is on the path, but an editable install in it is not looked at.
+    here = sorted({str(Path(module.__file__).parents[1]) for module in (torch, pytest)})
+    Path(site.strip(), "dependencies.pth").write_text("\n".join(here))
+    install = ["install", "--quiet", "--no-deps", "--no-index", wheel]
+    subprocess.run([sys.executable, "-m", "pip", "--python", python, *install], check=True)
+
+    def said(*words: str | Path) -> str:
+        done = subprocess.run(
+            words,
+            cwd=tmp_path,
+            env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    where = said(python, "-c", "import citysegzoo; print(citysegzoo.__file__)")
+    assert Path(where.strip()).is_relative_to(tmp_path)
+    assert "unet.small" in said(python, "-m", "citysegzoo", "models")
+    out = said(python.with_name("citysegzoo"), "segment", "--demo", "--output", "out")
+    assert "road" in out
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+# --- dependencies
+
+
+def floors(requirements: list[str]) -> dict[str, str]:
+    """The lowest version of each dependency, all of which have one."""
+    found = {}
+    for requirement in requirements:
+        match = re.fullmatch(r"([\w.-]+)(?:\[\w+\])?>=([\d.]+)", requirement)
+        assert match, f"{requirement} has no lowest version"
+        found[match[1]] = match[2]
+    return found
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version.partition("+")[0])[:3]))
+
+
+def test_floors_agree() -> None:
+    from importlib.metadata import version
+
+    project = pyproject()["project"]
+    lowest = floors(project["dependencies"])
+    for name, floor in lowest.items():
+        assert numbers(version(name)) >= numbers(floor), name
+    # A torchvision is made for one PyTorch.
+    assert numbers(lowest["torchvision"])[1] == numbers(lowest["torch"])[1] + 15
+    extras = {key: floors(value) for key, value in project["optional-dependencies"].items()}
+    for extra in extras.values():
+        for name, floor in extra.items():
+            for other in (lowest, *extras.values()):
+                assert other.get(name, floor) == floor, name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="NumPy's floor has no wheel for it")
+def test_floors_can_be_installed() -> None:
+    """Together, from the package registry, of which no file is fetched."""
+    pytest.importorskip("pip")
+    pins = [f"{k}=={v}" for k, v in floors(pyproject()["project"]["dependencies"]).items()]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed",
+         "--only-binary", ":all:", "--retries", "0", *pins],
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    if re.search("connection|resolution|retries", done.stderr, re.IGNORECASE):
+        pytest.skip("the package registry cannot be reached")
+    assert done.returncode == 0, done.stderr
+    assert f"torch-{floors(pyproject()['project']['dependencies'])['torch']}" in done.stdout
+
+
+# --- citation
+
+
+def test_the_citation_is_of_this_version() -> None:
+    yaml = pytest.importorskip("yaml")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors", "type"} <= citation.keys()
+    assert citation["version"] == citysegzoo.__version__ == pyproject()["project"]["version"]
+    assert citation["license"] == pyproject()["project"]["license"]
+    for reference in citation["references"]:
+        assert {"type", "title", "year", "authors"} <= reference.keys()
+        assert all(author.keys() == {"family-names", "given-names"}
+                   for author in reference["authors"])  # fmt: skip
+    cited = " ".join(reference["notes"] for reference in citation["references"])
+    for name in citysegzoo.list_models():
+        assert re.match(r"[a-z]+\d?(plus)?", name)[0].partition("v3")[0] in cited, name
+
+
+# --- completion
+
+
+@pytest.fixture(params=["bash", "zsh", "fish"])
+def script(request: pytest.FixtureRequest, tmp_path: Path, capsys) -> tuple[str, Path]:
+    assert main(["completion", request.param]) == 0
+    path = tmp_path / f"completion.{request.param}"
+    path.write_text(capsys.readouterr().out)
+    return request.param, path
+
+
+def test_scripts_of_shells(script: tuple[str, Path]) -> None:
+    shell, path = script
+    text = path.read_text()
+    for part in ("unet.small", "segment", "palette", "cityscapes34", "mei2019", "draw"):
+        assert part in text
+    if shutil.which(shell):
+        subprocess.run([shell, "-n", path], check=True)
+
+
+COMPLETE = """
+source "$1"; shift
+COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _citysegzoo; echo "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash here")
+@pytest.mark.parametrize("script", ["bash"], indirect=True)
+def test_completion_in_bash(script: tuple[str, Path]) -> None:
+    def offered(*words: str) -> set[str]:
+        done = subprocess.run(
+            ["bash", "-c", COMPLETE, "bash", script[1], "citysegzoo", *words],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return set(done.stdout.split())
+
+    assert offered("se") == {"segment"}
+    assert {"segment", "models", "data", "completion"} <= offered("")
+    assert offered("segment", "--pre") == {"--precision"}
+    assert offered("segment", "--precision", "") == {"auto", "fp32", "bf16", "fp16"}
+    assert "unet.small" in offered("segment", "--model", "")
+    assert "unet" not in offered("segment", "--model", "")  # which has no weights
+    assert offered("segment", "--model", "unet.small", "") == set()  # files, by the shell
+    assert "unet.small" in offered("compare", "a.jpg", "--models", "segformer_b0", "unet")
+    assert "unet_vgg16_bn" in offered("show", "unet_v")
+    assert offered("data", "") == {"check", "draw"}
+    assert offered("data", "check", "--data", "cam") == {"camvid"}
+    assert offered("evaluate", "a", "b", "--labels", "camvid") == {"camvid11"}
+    assert offered("completion", "f") == {"fish"}
