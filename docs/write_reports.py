@@ -1,18 +1,20 @@
-"""Write docs/reports.md from the data in citysegzoo.reports.
+"""Write docs/reports.md and a page for each report from the data in citysegzoo.reports.
 
 python docs/write_reports.py
 """
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from citysegzoo.files import replacing
 from citysegzoo.reports import REPORTS, Report
+from citysegzoo.reports._report import _number as number
 from citysegzoo.reports._report import figure_text
 from citysegzoo.variant import Result
 
-PAGE = Path(__file__).with_name("reports.md")
+DOCS = Path(__file__).parent
 
 # Column -> the fields of a recipe in it, and how each is said.
 RECIPE_COLUMNS = {
@@ -27,9 +29,12 @@ RECIPE_COLUMNS = {
     "kept": {"kept": "{}"},
 }
 
-INTRODUCTION = """\
-<!-- Written by docs/write_reports.py from the data in citysegzoo.reports: change it there. -->
+MARK = (
+    "<!-- Written by docs/write_reports.py from the data in citysegzoo.reports: "
+    "change it there. -->"
+)
 
+INDEX = """\
 # Reports
 
 The zoo builds every network of five student project reports on Cityscapes, with the exact parameter
@@ -45,57 +50,126 @@ for result in info.results:
     print(result.metric, result.label, result.value, result.corrected)
 ```
 
-The figures below are the reports' own, on Cityscapes, as printed: they were measured in five
-different ways and are not to be compared with each other or with this project's own scores. Where
-the evidence supports another figure, both are given. No weights of these runs are published here.
+The figures are the reports' own, on Cityscapes, as printed: they were measured in
+[five different ways](metrics.md#five-mean-ious) and are not to be compared with each other or with
+this project's own scores. Where the evidence supports another figure, both are given. No weights of
+these runs are published here.
 
 A recipe is data that a training can run, in the names of `citysegzoo.losses.create_loss` and of
 `citysegzoo.recipe.Recipe`; "not said" is what neither report nor code says, and its notes tell what
 had to be read into them.
+
+| report | what they built and found | names here |
+|---|---|---|
 """
 
 
-def page() -> str:
-    """The whole page."""
-    return "\n".join([INTRODUCTION, *(section(report) for report in REPORTS.values())])
+def pages() -> dict[Path, str]:
+    """Every page by its path."""
+    index = "".join(
+        f"| [{report.key}](reports/{report.key}.md) | {report.summary} | {len(report.variants)} |\n"
+        for report in REPORTS.values()
+    )
+    written = {DOCS / "reports.md": f"{MARK}\n\n{INDEX}{index}"}
+    for report in REPORTS.values():
+        text = "\n\n".join(sections(report)).replace("->", "→")
+        written[DOCS / "reports" / f"{report.key}.md"] = f"{MARK}\n\n{text}\n"
+    return written
 
 
-def section(report: Report) -> str:
-    """What one report built, printed and got wrong."""
-    lines = [
-        f"## {report.key}: {report.title}\n",
+def sections(report: Report) -> Iterator[str]:
+    """What one report built, how it was trained, what it printed and got wrong."""
+    yield f"# {report.key}: {report.title}"
+    yield (
         f"{', '.join(report.authors)}. {report.institution}, {report.year}. "
-        f"Code: {report.code or 'none found'}.\n",
-        f"{report.summary}\n",
-        "| model | what it is | printed, over all classes |",
-        "|---|---|---|",
-    ]
+        f"Code: {report.code or 'none found'}."
+    )
+    yield report.summary
+    yield "## Models"
+    yield "How each is called here, and what was printed about it over all classes."
+    yield table(
+        ("model", "what it is", "printed"),
+        (
+            (f"`{v.name}`", v.summary, "<br>".join(figure(r) for r in v.results if headline(r)))
+            for v in report.variants
+        ),
+    )
+    yield "## Recipes"
+    yield from recipes(report)
+    yield from by_class(report)
+    remarks: dict[str, list[str]] = {}
     for variant in report.variants:
-        figures = "<br>".join(figure(r) for r in variant.results if headline(r))
-        lines.append(f"| `{variant.name}` | {variant.summary} | {figures or 'none'} |")
-    lines.extend(recipes(report))
-    lines.append("\nWhat contradicts, and how it is resolved:\n")
-    lines.extend(f"- {text}" for text in report.contradictions)
-    return "\n".join(lines).replace("->", "→") + "\n"
+        for result in filter(headline, variant.results):
+            # Which row of the table it is says nothing that the model's name does not.
+            note = "; ".join(n for n in result.note.split("; ") if not n.startswith("row "))
+            if note:
+                remarks.setdefault(note, []).append(f"`{variant.name}`, {figure_text(result)}")
+    if remarks:
+        yield "## Remarks on the figures"
+        yield "\n".join(f"- {'; '.join(figures)}: {note}." for note, figures in remarks.items())
+    yield "## Contradictions"
+    yield "What contradicts what, and how it is resolved here."
+    yield table(
+        ("contradiction", "resolved"),
+        (text.removesuffix(".").split(" -> ", 1) for text in report.contradictions),
+    )
 
 
 def recipes(report: Report) -> Iterator[str]:
     """How each model was trained, a table, and the notes, each with the models it is of."""
-    yield f"\n| recipe of | {' | '.join(RECIPE_COLUMNS)} |"
-    yield "|---" * (1 + len(RECIPE_COLUMNS)) + "|"
     notes: dict[str, list[str]] = {}
+    rows = []
     for variant in report.variants:
         texts = variant.recipe.described()
         cells = (
             ", ".join(form.format(texts[name]) for name, form in column.items() if name in texts)
             for column in RECIPE_COLUMNS.values()
         )
-        yield f"| `{variant.name}` | {' | '.join(cell or '-' for cell in cells)} |"
+        rows.append((f"`{variant.name}`", *cells))
         for note in variant.recipe.notes:
             notes.setdefault(note, []).append(f"`{variant.name}`")
-    yield ""
-    for note, models in notes.items():
-        yield f"- {'All' if len(models) == len(report.variants) else ', '.join(models)}: {note}"
+    yield table(("model", *RECIPE_COLUMNS), rows)
+    yield "\n".join(
+        f"- {'All' if len(models) == len(report.variants) else ', '.join(models)}: {note}"
+        for note, models in notes.items()
+    )
+
+
+def by_class(report: Report) -> Iterator[str]:
+    """The figures of single classes and categories: a table for each source and metric."""
+    tables: dict[tuple[str, str, str], dict[str, dict[str, Result]]] = {}
+    for variant in report.variants:
+        for result in variant.results:
+            if result.label is not None:
+                key = (source(result), result.metric, result.split)
+                labels = tables.setdefault(key, {}).setdefault(result.label, {})
+                labels[variant.name] = result
+    if tables:
+        yield "## Figures by class"
+    for (origin, metric, split), labels in tables.items():
+        models = dict.fromkeys(model for row in labels.values() for model in row)
+        what = re.sub("_(pct|frac)$", "", metric).replace("_", " ").replace("iou", "IoU")
+        yield f"{origin}, {what}{', %' if metric.endswith('_pct') else ''}, {split}:"
+        yield table(
+            (what.partition(" ")[0], *(f"`{model}`" for model in models)),
+            ((label, *(cell(row.get(model)) for model in models)) for label, row in labels.items()),
+        )
+
+
+def cell(result: Result | None) -> str:
+    """The bare number, and the right one where that is another."""
+    if result is None:
+        return ""
+    value = number(result.value)
+    if result.corrected is None:
+        return value
+    return f"{value} ({'wrong' if math.isnan(result.corrected) else number(result.corrected)})"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(text or '-' for text in line)} |" for line in lines)
 
 
 def headline(result: Result) -> bool:
@@ -105,10 +179,16 @@ def headline(result: Result) -> bool:
 
 def figure(result: Result) -> str:
     """One figure, with the images and the table (or kind of source) it comes from."""
-    source = re.split(r",| \(", result.source)[0]
-    return f"{figure_text(result)}, {result.split}, {source}"
+    return f"{figure_text(result)}, {result.split}, {source(result)}"
+
+
+def source(result: Result) -> str:
+    """The table a figure stands in, or the kind of its source."""
+    return re.split(r",| \(", result.source)[0]
 
 
 if __name__ == "__main__":
-    with replacing(PAGE) as partial:
-        partial.write_text(page())
+    (DOCS / "reports").mkdir(exist_ok=True)
+    for path, text in pages().items():
+        with replacing(path) as partial:
+            partial.write_text(text)

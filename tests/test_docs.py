@@ -2,9 +2,11 @@
 
 import importlib.util
 import re
+import sys
 from contextlib import nullcontext
 from itertools import groupby
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -13,23 +15,29 @@ from PIL import Image
 import citysegzoo
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+DOCS = ROOT / "docs"
+PAGES = sorted([ROOT / "README.md", *DOCS.rglob("*.md")])
 CODE = {
-    page.name: re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M) for page in PAGES
+    str(page.relative_to(ROOT)): re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M)
+    for page in PAGES
 }
+
+# The modules whose public names all are in the reference.
+PARTS = ("data", "decoders", "encoders", "inference", "losses", "metrics", "reports", "training")
+MODULES = [f"citysegzoo.{part}" for part in (*PARTS, "visualize", "weights")]
 
 
 @pytest.mark.parametrize("page", [name for name, blocks in CODE.items() if blocks])
 def test_python_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page's blocks run as printed, one after the other."""
-    from citysegzoo.registry import DECODERS, LOSSES, MODELS
+    from citysegzoo.registry import DECODERS, ENCODERS, LOSSES, MODELS
 
     monkeypatch.chdir(tmp_path)
     (
         citysegzoo.list_models(),
         citysegzoo.losses.list_losses(),
     )  # what is imported later would be registered in the copies
-    for registry in (DECODERS, LOSSES, MODELS):
+    for registry in (DECODERS, ENCODERS, LOSSES, MODELS):
         monkeypatch.setattr(registry, "_builders", dict(registry._builders))
     Image.fromarray(np.full((64, 96, 3), 120, np.uint8)).save("street.jpg")
     names: dict[str, object] = {}
@@ -43,18 +51,95 @@ def test_there_are_blocks_to_run() -> None:
     assert sum(len(blocks) for blocks in CODE.values()) >= 8
 
 
-def test_reports_page_is_up_to_date() -> None:
-    spec = importlib.util.spec_from_file_location("write", ROOT / "docs" / "write_reports.py")
-    write = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(write)
-    assert write.PAGE.read_text() == write.page(), "run: python docs/write_reports.py"
+def script(name: str) -> ModuleType:
+    """A script beside the docs."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
 
 
-def test_every_reported_model_is_on_the_page() -> None:
-    page = (ROOT / "docs" / "reports.md").read_text()
+def test_report_pages_are_up_to_date() -> None:
+    pages = script("write_reports").pages()
+    assert {path.stem for path in pages} == {"reports", *citysegzoo.reports.list_reports()}
+    for path, text in pages.items():
+        assert path.read_text() == text, "run: python docs/write_reports.py"
+
+
+def test_every_reported_model_is_on_its_page() -> None:
     for report in citysegzoo.reports.REPORTS.values():
+        page = (DOCS / "reports" / f"{report.key}.md").read_text()
         for variant in report.variants:
-            assert f"`{variant.name}`" in page
+            assert f"| `{variant.name}` |" in page
+
+
+ZOO = {
+    line.split("`")[1]: line
+    for line in (DOCS / "zoo.md").read_text().splitlines()
+    if line.startswith("| `")
+}
+
+
+def test_every_model_is_in_the_zoo_page_once_and_in_order() -> None:
+    assert list(ZOO) == citysegzoo.list_models(), "run: python docs/write_zoo.py"
+    assert f"All {len(ZOO)} names" in (DOCS / "zoo.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["unet.small", "fcn.xiang2020_dice", "segformer_b1"])
+def test_the_zoo_page_is_up_to_date(name: str) -> None:
+    assert ZOO[name] == script("write_zoo").row(name), "run: python docs/write_zoo.py"
+
+
+def test_the_drawings_are_up_to_date() -> None:
+    for path, text in script("draw_networks").drawings().items():
+        assert path.read_text() == text, "run: python docs/draw_networks.py"
+        assert len(text) < 15_000
+        assert f"images/{path.name}" in (DOCS / "parts.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["strided_conv", "resnet18"])
+def test_the_receptive_fields_are_up_to_date(name: str) -> None:
+    draw = script("draw_networks")
+    line = draw.row(name, draw.MEASURED[name])
+    assert line in draw.PAGE.read_text().splitlines(), "run: python docs/draw_networks.py"
+
+
+@pytest.mark.slow
+def test_all_receptive_fields_are_up_to_date() -> None:
+    draw = script("draw_networks")
+    text = draw.PAGE.read_text()
+    assert text == draw.page(text), "run: python docs/draw_networks.py"
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    """By itself, or with all of the module that it is in."""
+    covered = set()
+    for page in (DOCS / "api").glob("*.md"):
+        for path in re.findall(r"^::: ([\w.]+)$", page.read_text(), re.M):
+            whole = importlib.import_module(path).__all__ if path in MODULES else ()
+            covered |= {path.rpartition(".")[2], *whole}
+    parts = [importlib.import_module(path) for path in MODULES]
+    names = {name for part in (citysegzoo, *parts) for name in part.__all__}
+    modules = {path.rpartition(".")[2] for path in MODULES}
+    assert names - covered - modules == {"__version__"}
+
+
+@pytest.mark.slow
+def test_the_whole_zoo_page_is_up_to_date() -> None:
+    write = script("write_zoo")
+    assert write.PAGE.read_text() == write.page(), "run: python docs/write_zoo.py"
+
+
+def test_the_zoo_page_counts_as_others_do() -> None:
+    """torchvision counts multiply-adds, on 520x520 with the auxiliary head that is not ours."""
+    from torchvision.models.segmentation import DeepLabV3_ResNet101_Weights as Weights
+
+    meta = Weights.COCO_WITH_VOC_LABELS_V1.meta
+    head = 65 * 65 * (9 * 1024 * 256 + 256 * 21) / 1e9
+    theirs = 2 * (meta["_ops"] - head) * 512 * 1024 / (520 * 520)
+    ours = float(ZOO["deeplabv3_resnet101"].split("|")[5])
+    assert ours == pytest.approx(theirs, rel=0.002)
 
 
 @pytest.mark.parametrize("kind", ["encoders", "decoders", "models"])
@@ -72,14 +157,14 @@ def test_every_name_is_in_the_docs(kind: str) -> None:
 
 
 def test_every_loss_is_in_the_docs() -> None:
-    page = (ROOT / "docs" / "losses.md").read_text()
+    page = (DOCS / "losses.md").read_text()
     for name in citysegzoo.losses.list_losses():
         assert f"| `{name}` |" in page, name
 
 
 @pytest.mark.parametrize("part", ["losses", "metrics"])
 def test_every_public_name_is_in_the_docs(part: str) -> None:
-    page = (ROOT / "docs" / f"{part}.md").read_text()
+    page = (DOCS / f"{part}.md").read_text()
     for name in getattr(citysegzoo, part).__all__:
         assert re.search(rf"\b{name}\b", page), name
 
@@ -87,6 +172,6 @@ def test_every_public_name_is_in_the_docs(part: str) -> None:
 def test_the_score_in_the_docs_is_the_cards() -> None:
     score = citysegzoo.model_info("unet.small").weights[0].card["score"]
     assert f"**{100 * score['mean_iou']:.1f} % mean IoU**" in (ROOT / "README.md").read_text()
-    page = (ROOT / "docs" / "weights.md").read_text()
+    page = (DOCS / "weights.md").read_text()
     for name, iou in score["class_iou"].items():
         assert f"| {name} | {100 * iou:.1f} |" in page

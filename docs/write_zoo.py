@@ -1,0 +1,137 @@
+"""Write docs/zoo.md: every model of the zoo in one table, counted on models that hold no memory.
+
+python docs/write_zoo.py
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import citysegzoo
+from citysegzoo.files import replacing
+from citysegzoo.model import SegmentationModel
+from citysegzoo.registry import DECODERS, ENCODERS, Registry
+from citysegzoo.reports._report import figure_text
+from citysegzoo.variant import Result
+from citysegzoo.weights import WeightsRecord
+
+PAGE = Path(__file__).with_name("zoo.md")
+SIZE = (512, 1024)
+
+INTRODUCTION = """\
+<!-- Written by docs/write_zoo.py from the models themselves: change it there. -->
+
+# Model zoo
+
+All {count} names of `citysegzoo.list_models()`. Click on a column's head to sort by it.
+
+- **Parameters** are in millions, with the name's own number of classes.
+- **GFLOPs** are of one forward pass on one image of {height}x{width}; one multiply-add is two
+  FLOPs. Convolutions, matrix products and attention count, as `torch.utils.flop_counter` counts
+  them; norms, activations and resizes do not.
+- **Stride** is the output stride of the encoder: how many times smaller than the image its deepest
+  map is.
+- **CamVid** is the mean IoU of the bundled weights on CamVid's validation images in percent,
+  measured here ([weights](weights.md)).
+- **Printed elsewhere** is what a report or the authors of the weights print, each measured in its
+  own way ([reports](reports.md)): not to be compared with each other, nor with the CamVid column.
+
+"""
+COLUMNS = (
+    *("name", "encoder", "decoder", "parameters, M", "GFLOPs", "stride", "weights"),
+    *("CamVid, %", "printed elsewhere"),
+)
+
+
+def page() -> str:
+    """The whole page."""
+    names = citysegzoo.list_models()
+    head = INTRODUCTION.format(count=len(names), height=SIZE[0], width=SIZE[1])
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|", *map(row, names)]
+    return head + "\n".join(lines) + "\n"
+
+
+def row(name: str) -> str:
+    """The line of one model."""
+    info = citysegzoo.model_info(name)
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a frozen encoder that was drawn at random
+        model = citysegzoo.create_model(name).eval()
+    cells = [
+        f"`{name}`",
+        f"`{part_name(ENCODERS, model.encoder, hint=info.architecture)}`",
+        f"`{part_name(DECODERS, model.decoder)}`",
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}",
+        f"{gflops(model):.1f}",
+        str(model.encoder.strides[-1]),
+        ", ".join(f"`{record.tag}`" for record in info.weights),
+        next(measured(info.weights), ""),
+        "; ".join(printed(info)),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def gflops(model: SegmentationModel) -> float:
+    """Billions of floating-point operations of one image."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.empty(1, model.encoder.in_channels, *SIZE, device="meta"))
+    return counter.get_total_flops() / 1e9
+
+
+def part_name(registry: Registry, part: nn.Module, *, hint: str = "") -> str:
+    """The registered name of an encoder or decoder: that of its class, of the same layers.
+
+    Names that ``hint`` ends in are tried first, which spares building the others.
+    """
+    kinds = {name: _kind(registry[name]) for name in registry.names()}
+    names = [name for name, kind in kinds.items() if kind is type(part)]
+    if len(names) == 1:
+        return names[0]
+    layers = {key: value.shape for key, value in part.state_dict().items()}
+    return next(
+        name
+        for name in sorted(names, key=lambda name: not hint.endswith(name))
+        if _layers(name) == layers
+    )
+
+
+def _kind(builder: object) -> object:
+    return getattr(builder, "func", builder)  # a family registers its members as partials
+
+
+@functools.cache
+def _layers(encoder: str) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        state = citysegzoo.create_encoder(encoder).state_dict()
+    return {key: value.shape for key, value in state.items()}
+
+
+def measured(records: tuple[WeightsRecord, ...]) -> Iterator[str]:
+    """The scores measured here, on CamVid: those of weights that come with the package."""
+    for record in records:
+        if record.file is not None and record.card["score"]["split"].startswith("CamVid val"):
+            yield f"{100 * record.card['score']['mean_iou']:.1f}"
+
+
+def printed(info: citysegzoo.ModelInfo) -> Iterator[str]:
+    """The first IoU over all classes that a report prints, or that the authors of weights do."""
+    overall = [r for r in info.results if r.label is None and "iou" in r.metric]
+    for result in overall[:1]:
+        yield f"{figure_text(result)}, {result.split}, [{info.report}](reports/{info.report}.md)"
+    for record in info.weights[:1]:
+        if record.file is None:
+            score = record.card["score"]
+            result = Result("mean_class_iou_pct", 100 * score["mean_iou"], score["split"], "")
+            yield f"{figure_text(result)}, {result.split}, authors"
+
+
+if __name__ == "__main__":
+    with replacing(PAGE) as partial:
+        partial.write_text(page())
