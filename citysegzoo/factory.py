@@ -45,7 +45,7 @@ VARIANTS: Mapping[str, Variant] = {
 }
 """Every named variant: the zoo's own and those of the reports."""
 
-DEFAULT_MODEL = "unet.small"
+DEFAULT_MODEL = "unet_resnet18.street"
 """The model whose bundled weights ``citysegzoo segment`` uses unless told otherwise."""
 
 

@@ -95,11 +95,9 @@ def part_name(registry: Registry, part: nn.Module, *, hint: str = "") -> str:
     if len(names) == 1:
         return names[0]
     layers = {key: value.shape for key, value in part.state_dict().items()}
-    return next(
-        name
-        for name in sorted(names, key=lambda name: not hint.endswith(name))
-        if _layers(name) == layers
-    )
+    names.sort(key=lambda name: not hint.endswith(name))
+    # Where options changed the layers, none has them, and the name says which it is.
+    return next((name for name in names if _layers(name) == layers), names[0])
 
 
 def _kind(builder: object) -> object:
@@ -116,7 +114,7 @@ def _layers(encoder: str) -> dict[str, torch.Size]:
 def measured(records: tuple[WeightsRecord, ...]) -> Iterator[str]:
     """The scores measured here, on CamVid: those of weights that come with the package."""
     for record in records:
-        if record.file is not None and record.card["score"]["split"].startswith("CamVid val"):
+        if record.file is not None and record.card["data"].startswith("CamVid"):
             yield f"{100 * record.card['score']['mean_iou']:.1f}"
 
 

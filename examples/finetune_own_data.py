@@ -34,7 +34,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--labels", type=Path, required=True, help="folder of label images")
     p.add_argument("--classes", nargs="+", required=True, metavar="NAME")
     p.add_argument("--output", type=Path, required=True, help="folder to write to")
-    p.add_argument("--model", default="unet.small", help="of `citysegzoo models --pretrained`")
+    p.add_argument(
+        "--model", default=citysegzoo.DEFAULT_MODEL, help="of `citysegzoo models --pretrained`"
+    )
     p.add_argument("--freeze-encoder", action="store_true", help="train the rest alone")
     p.add_argument("--epochs", type=int, default=20)
     p.add_argument("--batch-size", type=int, default=4)

@@ -22,12 +22,12 @@ def main(argv: list[str] | None = None) -> None:
     )
     p.add_argument("photos", type=Path, help="a folder, searched at any depth, or one photograph")
     p.add_argument("--output", type=Path, default=Path("segmented"), help="folder to write to")
-    p.add_argument("--model", default="unet.small", help="of `citysegzoo models --pretrained`")
+    p.add_argument("--model", default=citysegzoo.DEFAULT_MODEL, help="of `citysegzoo models`")
     p.add_argument("--saved", help="instead: a saved model's folder or file, or owner/name")
     p.add_argument("--device", default="cpu", help="such as cuda")
     args = p.parse_args(argv)
 
-    # A model with weights. unet.small comes with the package and needs no network.
+    # A model with weights. The default comes with the package and needs no network.
     if args.saved:
         model = citysegzoo.load(args.saved)
     else:

@@ -177,7 +177,7 @@ def test_every_peer_has_models_of_the_zoo() -> None:
         (["--device", "cuda:99"], "device 'cuda:99' cannot be used; there is cpu"),
         (["--precision", "fp16", "--device", "cpu"], "'fp16' is for GPUs"),
         (["--beside", "torchvison"], "no peer 'torchvison'; did you mean 'torchvision'"),
-        (["--beside", "torchvision"], "no network that is 'unet.small'; it has deeplabv3_resnet50"),
+        (["--beside", "torchvision"], "no network that is 'unet_resnet18.street'; it has"),
         (["--json", "nowhere/b.json"], "nowhere/b.json cannot be written because its folder does"),
         (["--json", "."], ". is a folder; name a file to write"),
     ],

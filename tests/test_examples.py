@@ -303,7 +303,7 @@ def test_segment_photos(place: Path, capsys: pytest.CaptureFixture[str]) -> None
         assert labels.shape == (64, 128)
         assert (place / "segmented" / f"{photo.stem}_overlay.jpg").is_file()
         assert photo.name in said
-    model = citysegzoo.create_model("unet.small", pretrained=True)
+    model = citysegzoo.create_model(citysegzoo.DEFAULT_MODEL, pretrained=True)
     assert np.array_equal(labels, model.segment(photos[-1]).labels)
 
 
@@ -330,7 +330,7 @@ def test_finetune_own_data(
     more = ("--output", str(output), "--device", "cpu")
     in_process(*PRINTED["finetune_own_data"], *small, *more, *["--freeze-encoder"] * frozen)
     said = capsys.readouterr().out
-    assert "note: the weights of 'unet.small'" in said
+    assert f"note: the weights of {citysegzoo.DEFAULT_MODEL!r}" in said
     scores = [float(score) / 100 for score in re.findall(r"mean IoU ([\d.]+)%\n", said)]
     assert len(scores) == 5  # four epochs, and what was kept
     assert scores[-1] == max(scores[:-1]) > 0.1
@@ -346,7 +346,7 @@ def test_finetune_own_data(
         confusion.update(model.segment(place / "photos" / name).labels[None], truth[None])
     assert confusion.scores().mean_iou == pytest.approx(model.card["score"]["mean_iou"], abs=1e-4)
     assert (output / f"{Path(held[0]).stem}_overlay.jpg").is_file()
-    start = citysegzoo.create_model("unet.small", pretrained=True).encoder.state_dict()
+    start = citysegzoo.create_model(citysegzoo.DEFAULT_MODEL, pretrained=True).encoder.state_dict()
     moved = any(not torch.equal(v, start[k]) for k, v in model.encoder.state_dict().items())
     assert moved is not frozen
 

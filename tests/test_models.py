@@ -157,7 +157,7 @@ def test_listing() -> None:
         "unet.fixman2024_enhanced",
         "unet_swinv2_base.fixman2024_jnet",
     ]
-    trained = [*(f"segformer_b{i}" for i in range(6)), "unet.small"]
+    trained = [*(f"segformer_b{i}" for i in range(6)), "unet.small", "unet_resnet18.street"]
     assert citysegzoo.list_models(pretrained=True) == trained
     names = citysegzoo.list_models("deeplabv3_resnet*")
     assert names.index("deeplabv3_resnet50") < names.index("deeplabv3_resnet101")
@@ -239,7 +239,7 @@ def test_narrow_resnets_have_no_imagenet_weights() -> None:
         ({"dropout": 2}, ValueError, "dropout must be from 0 to 1, not 2"),
         ({"dropout": "x"}, TypeError, "dropout must be a number from 0 to 1, not 'x'"),
         ({"init": "he"}, ValueError, "init is 'kaiming_normal'"),
-        ({"pretrained": True}, ValueError, "models with weights: unet.small"),
+        ({"pretrained": True}, ValueError, "models with weights: unet_resnet18.street"),
     ],
 )
 def test_unusable_values(options: dict, error: type[Exception], message: str) -> None:

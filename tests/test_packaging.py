@@ -16,7 +16,7 @@ import citysegzoo
 from citysegzoo.cli import main
 
 ROOT = Path(__file__).parents[1]
-BUNDLED = "citysegzoo/weights/bundled/unet.small.camvid.safetensors"
+BUNDLED = "citysegzoo/weights/bundled/unet_resnet18.street.camvid.safetensors"
 
 
 def pyproject() -> dict:

@@ -19,7 +19,7 @@ from citysegzoo.inference.segmentation import label_maps
 
 @pytest.fixture(scope="module")
 def model() -> citysegzoo.SegmentationModel:
-    return citysegzoo.create_model("unet.small", pretrained=True)
+    return citysegzoo.create_model(citysegzoo.DEFAULT_MODEL, pretrained=True)
 
 
 @pytest.fixture

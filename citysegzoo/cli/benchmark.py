@@ -21,7 +21,7 @@ def add_parsers(commands: Commands) -> None:
         description="Measures run in turn; printed is the median of the rounds (least to most). "
         "Models without bundled weights are drawn at random; nothing is downloaded.",
     )
-    benchmark.add_argument("names", nargs="*", metavar="NAME", help="models [unet.small]")
+    benchmark.add_argument("names", nargs="*", metavar="NAME", help="models [unet_resnet18.street]")
     benchmark.add_argument(
         "--size", type=int, nargs=2, default=(512, 1024), metavar=("H", "W"), help="[512 1024]"
     )

@@ -22,7 +22,8 @@ def add_parsers(commands: Commands) -> None:
     segment.add_argument(
         "--model",
         metavar="NAME",
-        help="a model with weights, a saved model's folder, or owner/name on the Hub [unet.small]",
+        help="a model with weights, a saved model's folder, or owner/name on the Hub "
+        "[unet_resnet18.street]",
     )
     segment.add_argument("--weights", metavar="TAG", help="which of its weights [its default]")
     segment.add_argument("--output", type=Path, default=Path("segmented"), metavar="FOLDER")

@@ -8,13 +8,13 @@ OWN_VARIANTS = (
     Variant(
         "unet",
         "small",
-        summary="A U-Net a quarter as wide, quick on a CPU: the network of the bundled weights.",
+        summary="A U-Net a quarter as wide, quick on a CPU; weights come with the package.",
         options={"widths": (16, 32, 64, 128, 256)},
     ),
     Variant(
         "unet_resnet18",
         "street",
-        summary="A U-Net on a ResNet-18 of half its width, for small data and small machines.",
+        summary="A U-Net on a ResNet-18 of half its width: the default, with bundled weights.",
         options={"encoder_options": {"width": 32}, "decoder_widths": (128, 64, 32, 32)},
     ),
 )

@@ -78,6 +78,8 @@ class ModelConfig:
             ValueError: If it is no such file, or says something impossible; the message begins
                 with the source.
         """
+        from citysegzoo.weights.card import check_card  # which knows of configurations
+
         try:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -110,7 +112,7 @@ class ModelConfig:
                 preprocessing=_preprocessing(
                     _mapping("preprocessing", content.get("preprocessing"))
                 ),
-                card=_mapping("card", content.get("card", {})),
+                card=check_card(_mapping("card", content.get("card", {}))),
                 sha256=digest,
                 checksums=tuple(checksums),
                 version=str(content.get("citysegzoo_version", "")),

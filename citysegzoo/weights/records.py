@@ -162,6 +162,9 @@ def _segformer(
 
 
 RECORDS = (
+    WeightsRecord(
+        "unet_resnet18.street", "camvid", _BUNDLED / "unet_resnet18.street.camvid.safetensors"
+    ),
     WeightsRecord("unet.small", "camvid", _BUNDLED / "unet.small.camvid.safetensors"),
     *(
         _segformer(size, "cityscapes", "1024-1024", mean_iou, "at 1024x2048")

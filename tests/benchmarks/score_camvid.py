@@ -22,7 +22,7 @@ def main() -> None:
     """Score and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--root", required=True, help="folder of CamVid")
-    parser.add_argument("--model", default=citysegzoo.DEFAULT_MODEL)
+    parser.add_argument("--model", default="unet.small")
     parser.add_argument("--split", default="val")
     parser.add_argument("--enlarge", type=int, default=1, help="enlarge the images this often")
     parser.add_argument("--record", action="store_true", help="write the score into the card")
@@ -45,7 +45,8 @@ def main() -> None:
         card = record.card
         card["score"]["mean_iou"] = round(scores.mean_iou, 4)
         card["score"]["class_iou"] = {name: round(v, 4) for name, v in scores.class_iou.items()}
-        card["score"]["command"] = "python tests/benchmarks/score_camvid.py --root camvid"
+        given = "" if args.model == parser.get_default("model") else f" --model {args.model}"
+        card["score"]["command"] = f"python tests/benchmarks/score_camvid.py --root camvid{given}"
         save_checkpoint(record.file, load_checkpoint(record.file), card, dtype=torch.float16)
 
 
