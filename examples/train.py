@@ -292,6 +292,14 @@ def augment(train: LabeledImages, val: LabeledImages, augmentation: Augmentation
         val.transform = partial(resize_image, size=augmentation.resize)
 
 
+def quiet(worker: int) -> None:
+    """In a process that reads images: its errors are handed over and said by the main process.
+
+    What is left is that nobody takes an image over any more, when a run is stopped.
+    """
+    sys.excepthook = lambda *_: None
+
+
 def resize_image(image: Tensor, target: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Validation at the size of training: the image is resized, its labels are not."""
     from torchvision.transforms.v2 import functional
@@ -407,7 +415,11 @@ class Run:
             rank=processes.rank,
             world_size=processes.world_size,
         )
-        workers = {"num_workers": args.workers, "persistent_workers": args.workers > 0}
+        workers = {
+            "num_workers": args.workers,
+            "persistent_workers": args.workers > 0,
+            "worker_init_fn": quiet,
+        }
         pin = {"pin_memory": device.type == "cuda"}
         self.loader = DataLoader(Seeded(train), batch_sampler=self.batches, **workers, **pin)
         mine = range(processes.rank, len(val), processes.world_size)

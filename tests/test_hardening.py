@@ -162,15 +162,17 @@ import resource, sys, warnings
 from pathlib import Path
 from citysegzoo.inference.images import read_image
 warnings.simplefilter("ignore")
-status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
-limit = int(status["VmSize"].split()[0]) * 1024 + int(sys.argv[2]) * 2**20
+def status(name):  # in KiB; getrusage's peak begins at that of the process that started this one
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+before = status("VmRSS")
+limit = status("VmSize") * 1024 + int(sys.argv[2]) * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 try:
     print("read", read_image(sys.argv[1]).shape)
 except ValueError as error:
     print(error)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print((peak - int(status["VmRSS"].split()[0])) // 1024)
+print((status("VmHWM") - before) // 1024)
 """
 
 

@@ -78,7 +78,8 @@ def test_the_installed_wheel_segments(built: Path, tmp_path: Path) -> None:
     # A folder named so is on the path, but an editable install in it is not looked at.
     here = sorted({str(Path(module.__file__).parents[1]) for module in (torch, pytest)})
     Path(site.strip(), "dependencies.pth").write_text("\n".join(here))
-    install = ["install", "--quiet", "--no-deps", "--no-index", wheel]
+    # What is installed among the dependencies is another one.
+    install = ["install", "--quiet", "--no-deps", "--no-index", "--ignore-installed", wheel]
     subprocess.run([sys.executable, "-m", "pip", "--python", python, *install], check=True)
 
     def said(*words: str | Path) -> str:
