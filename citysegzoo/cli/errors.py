@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from citysegzoo.cli.common import Commands, make_file_writable, say
+from citysegzoo.cli.common import Commands, labels_for, make_file_writable, say
 from citysegzoo.cli.segment import add_palette
 
 
@@ -36,20 +36,14 @@ def add_parsers(commands: Commands) -> None:
 
 
 def _errors(args: argparse.Namespace) -> int:
-    from citysegzoo.data.labels import LABEL_SETS, find_labels
     from citysegzoo.files import replacing
-    from citysegzoo.metrics.folders import labels_of, pair_files
+    from citysegzoo.metrics.folders import pair_files
     from citysegzoo.visualize.errors import find_errors, find_photos
     from citysegzoo.visualize.report import error_report
 
     if not 0 <= args.worst <= 100:
         raise ValueError(f"--worst is 0 to 100 images, not {args.worst}.")
-    labels = labels_of(args.ground_truth) if args.labels is None else find_labels(args.labels)
-    if labels is None:
-        raise ValueError(
-            f"the names in {args.ground_truth} do not say what its values are; give --labels, one "
-            f"of {', '.join(LABEL_SETS)}."
-        )
+    labels = labels_for(args.ground_truth, args.labels)
     pairing = pair_files(args.predictions, args.ground_truth, labels)
     photos = find_photos(args.images, pairing) if args.images else {}
     inputs = {file.resolve() for pair in pairing.pairs for file in pair}

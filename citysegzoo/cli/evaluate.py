@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from citysegzoo.cli.common import Commands, make_file_writable, say
+from citysegzoo.cli.common import Commands, labels_for, make_file_writable, say
 
 
 def add_parsers(commands: Commands) -> None:
@@ -40,22 +40,16 @@ def add_parsers(commands: Commands) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from citysegzoo.data.labels import CITYSCAPES_34, LABEL_SETS, find_labels
+    from citysegzoo.data.labels import CITYSCAPES_34
     from citysegzoo.files import replacing
     from citysegzoo.metrics.cityscapes import CityscapesScores
     from citysegzoo.metrics.folders import (
         evaluate_pairs,
         find_instances,
-        labels_of,
         pair_files,
     )
 
-    labels = labels_of(args.ground_truth) if args.labels is None else find_labels(args.labels)
-    if labels is None:
-        raise ValueError(
-            f"the names in {args.ground_truth} do not say what its values are; give --labels, one "
-            f"of {', '.join(LABEL_SETS)}."
-        )
+    labels = labels_for(args.ground_truth, args.labels)
     pairing = pair_files(args.predictions, args.ground_truth, labels)
     if args.json:
         inputs = {file.resolve() for pair in pairing.pairs for file in pair}
