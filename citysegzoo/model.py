@@ -218,7 +218,7 @@ def resize_smoothly(x: Tensor, size: Sequence[int]) -> Tensor:
     if not exporting() and tuple(x.shape[-2:]) == tuple(size):
         return x
     if tracing():
-        from citysegzoo.export import resize_by_matrices
+        from citysegzoo.export.onnx import resize_by_matrices
 
         return resize_by_matrices(x, size)
     return F.interpolate(x, tuple(size), mode="bilinear", antialias=True)

@@ -1,0 +1,215 @@
+"""What every format shares: what is exported, checked, and compared with what was written."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from citysegzoo.files import replacing
+from citysegzoo.layers import check_positives
+from citysegzoo.model import SegmentationModel
+
+Input = Literal["pixels", "images"]
+Output = Literal["labels", "logits"]
+
+TOLERANCE = 1e-4
+"""How far logits may be off, for logits up to 1; of larger ones, this share of the largest."""
+
+_AXES = {0: "batch", 2: "height", 3: "width"}
+# How torch.export's errors begin where a graph does not hold for all sizes.
+_OF_SIZES = ("Runtime assertion failed", "Specializations", "Constraints violated", "Guard failed")
+
+
+class _Graph(nn.Module):
+    """What is recorded: the model with what goes before and comes after it."""
+
+    def __init__(self, model: SegmentationModel, *, pixels: bool, labels: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.pixels = pixels
+        self.labels = labels
+        self.both = False
+
+    def logits(self, images: Tensor) -> Tensor:
+        return self.model(self.model.preprocessing(images) if self.pixels else images)
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        logits = self.logits(images)
+        if not self.labels:
+            return logits
+        labels = logits.argmax(1).to(torch.uint8)
+        return (labels, logits) if self.both else labels
+
+
+class Plan:
+    """What is exported, checked; and the images it is recorded and compared with."""
+
+    def __init__(
+        self, model: SegmentationModel, input_: Input, output: Output, size: Sequence[int] | None
+    ) -> None:
+        if not isinstance(model, SegmentationModel):
+            raise TypeError(f"a SegmentationModel can be exported, not {type(model).__name__}.")
+        for name, value, kinds in (("input", input_, Input), ("output", output, Output)):
+            if value not in get_args(kinds):
+                raise ValueError(f"{name} is {' or '.join(map(repr, get_args(kinds)))}, not "
+                                 f"{value!r}.")  # fmt: skip
+        if any(weight.is_meta for weight in model.parameters()):
+            raise ValueError("the model is on the meta device and has no weights; load some first.")
+        if output == "labels" and model.num_classes > 256:
+            raise ValueError(
+                f"label maps are 8-bit; the model has {model.num_classes} classes: export its "
+                "logits."
+            )
+        if len(model.labels) != model.num_classes:
+            raise ValueError(
+                f"the model has {model.num_classes} classes and its labels {model.labels.name!r} "
+                f"have {len(model.labels)}; set model.labels."
+            )
+        self.channels = model.encoder.in_channels
+        if input_ == "pixels" and self.channels != 3:
+            raise ValueError(
+                f"pixels are RGB and the model takes images of {self.channels} channels; export "
+                "it with input='images' (--images)."
+            )
+        self.input, self.output = input_, output
+        self.min_size = model.min_size
+        self.size = None if size is None else check_positives("size", size)
+        if self.size is not None and (len(self.size) != 2 or min(self.size) < self.min_size):
+            raise ValueError(f"size is (H, W), both at least {self.min_size}, not {size!r}.")
+        copied = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+        self.name = model.name or "the model"
+        self.graph = _Graph(copied, pixels=input_ == "pixels", labels=output == "labels").eval()
+
+    def example(self, rows: int = 3, columns: int = 5) -> Tensor:
+        """Images to record the graph with: more than one, so that their number stays open.
+
+        Where the size is open, they have that many times the deepest stride on each side.
+        """
+        unit = 32 * -(-self.min_size // 32)
+        return self.images(2, *(self.size or (rows * unit, columns * unit)))
+
+    def others(self) -> list[Tensor]:
+        """Images of other numbers and, if those are open, sizes; one odd, one taller than wide."""
+        if self.size:
+            sizes = [self.size, self.size]
+        else:
+            low = self.min_size
+            sizes = [(max(97, low + 8), max(131, low + 35)), (max(160, low + 64), max(64, low))]
+        return [self.images(i + 1, height, width) for i, (height, width) in enumerate(sizes)]
+
+    def axes(self) -> dict[int, str]:
+        """The axes of the images that stay open."""
+        return {axis: name for axis, name in _AXES.items() if axis == 0 or self.size is None}
+
+    def metadata(self) -> dict[str, Any]:
+        """What the file says of itself: names, colours, preprocessing, sizes, card."""
+        from citysegzoo import __version__
+
+        model = self.graph.model
+        labels, preprocessing = model.labels, model.preprocessing
+        return {
+            "citysegzoo_version": __version__,
+            "model": model.name,
+            "classes": list(labels.classes),
+            "palette": [list(color) for color in labels.palette],
+            "ignore_index": labels.ignore_index,
+            "input": self.input,
+            "output": self.output,
+            "preprocessing": {
+                "scale": 1 / 255,
+                "mean": list(preprocessing.mean),
+                "std": list(preprocessing.std),
+                "channel_order": preprocessing.channel_order,
+            },
+            "size": None if self.size is None else list(self.size),
+            "min_size": self.min_size,
+            "card": dict(model.card),
+        }
+
+    def compare(self, run: Any, kind: Output) -> None:
+        """Raise if what was exported differs from the model on other images than recorded."""
+        for images in self.others():
+            with torch.inference_mode():
+                logits = self.graph.logits(images)
+            try:
+                given = torch.from_numpy(run(images))
+            except Exception as error:
+                raise self.refusal(error) from error
+            wrong = _difference(logits, given, kind)
+            if wrong:
+                height, width = images.shape[-2:]
+                raise ValueError(
+                    f"{self.name} was exported, but at {height}x{width} the file differs from it: "
+                    f"{wrong}; nothing is written.{self._hint()}"
+                )
+
+    def refusal(self, error: Exception) -> ValueError:
+        """One sentence for what cannot be exported."""
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        if reason.startswith(_OF_SIZES):  # in symbols that nobody knows
+            reason = "a layer does something else at some sizes, and a .pt2 holds one way only"
+        every = "" if self.size else " for every size"
+        return ValueError(f"{self.name} cannot be exported{every}: {reason:.200}.{self._hint()}")
+
+    def _hint(self) -> str:
+        return "" if self.size else " One size may work: size=(H, W), --size H W."
+
+    def images(self, count: int, height: int, width: int) -> Tensor:
+        generator = torch.Generator().manual_seed(count)
+        shape = (count, self.channels, height, width)
+        if self.input == "pixels":
+            return torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+        return torch.randn(shape, generator=generator)
+
+
+def _difference(logits: Tensor, given: Tensor, kind: Output) -> str:
+    """What is wrong with what a file gave, nothing where it is as the model has it."""
+    allowed = TOLERANCE * max(1.0, float(logits.abs().max()))
+    expected = logits if kind == "logits" else logits.argmax(1)
+    if given.shape != expected.shape:
+        return f"{kind} of shape {tuple(given.shape)} instead of {tuple(expected.shape)}"
+    if kind == "logits":
+        far = float((given - logits).abs().max())
+        # Written so that a NaN is wrong too.
+        return "" if far <= allowed else f"logits are off by {far:.2g}"
+    if logits.shape[1] == 1:
+        return "" if not given.any() else "labels that are no class"
+    best = logits.topk(2, dim=1).values
+    certain = best[:, 0] - best[:, 1] > 2 * allowed
+    count = int(((given != expected) & certain).sum())
+    return f"{count} pixels have another class" if count else ""
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without what the exporters say on their way; what matters is raised."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    nowhere = io.StringIO()
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(nowhere),
+            contextlib.redirect_stderr(nowhere),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def write(path: str | os.PathLike[str], data: bytes) -> Path:
+    """Write a file whole or not at all; its path."""
+    with replacing(path, needed=len(data)) as partial:
+        partial.write_bytes(data)
+    return Path(path)
