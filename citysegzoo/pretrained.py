@@ -158,7 +158,6 @@ def push_to_hub(
         OSError: If it cannot be published.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import EntryNotFoundError
 
     if split_repository(repo_id)[1] is not None:
         raise ValueError(f"{repo_id!r} names a revision; publish to 'owner/name'.")
@@ -169,12 +168,12 @@ def push_to_hub(
         names = [WEIGHTS, CONFIG, CARD]
         try:
             api.create_repo(repo_id, private=private, exist_ok=True)
-            try:
+            # Asked first: what a download raises also is an EntryNotFoundError where the Hub only
+            # cannot answer now, and a card that was not seen must not be replaced.
+            if api.file_exists(repo_id, CARD):
                 there = api.hf_hub_download(repo_id, CARD, local_dir=f"{folder}/there")
                 if was_edited(Path(there).read_text(encoding="utf-8")):
                     names.remove(CARD)
-            except EntryNotFoundError:
-                pass  # there is no card yet
             commit = api.create_commit(
                 repo_id,
                 [CommitOperationAdd(name, f"{folder}/{name}") for name in names],

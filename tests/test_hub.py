@@ -217,6 +217,19 @@ def test_a_card_that_a_person_edited_stays(
     assert hub.files(WHERE)["README.md"] == edited
 
 
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_a_card_that_cannot_be_read_stays(
+    hub: LoopbackHub, model: citysegzoo.SegmentationModel, method: str
+) -> None:
+    """One that cannot be fetched now is not one that does not exist."""
+    publish(model, hub)
+    hub.add(WHERE, {"README.md": b"Words of a person."})
+    hub.fail = {f"{method} /{WHERE}/resolve/main/README.md": 403}
+    with pytest.raises(OSError, match=r"^[^\n]*someone/street-unet[^\n]*\.$"):
+        publish(model, hub)
+    assert hub.files(WHERE)["README.md"] == b"Words of a person."
+
+
 def test_publishing_what_cannot_be(hub: LoopbackHub, model: citysegzoo.SegmentationModel) -> None:
     with pytest.raises(ValueError, match="names a revision"):
         push_to_hub(model, f"{WHERE}@main", token="hf_t", endpoint=hub.endpoint)
