@@ -52,6 +52,7 @@ from citysegzoo.data.labels import LabelSet
 from citysegzoo.files import replacing, write_image
 from citysegzoo.inference.network import computes_bf16
 from citysegzoo.losses import CLASS_WEIGHTS, CombinedLoss, count_pixels, create_loss
+from citysegzoo.memory import keep_freed_memory, limit_memory
 from citysegzoo.metrics import ConfusionMatrix, SegmentationScores
 from citysegzoo.pretrained import save_pretrained
 from citysegzoo.recipe import Recipe
@@ -64,7 +65,6 @@ from citysegzoo.training.distributed import (
     stop_processes,
     synchronise_batch_norm,
 )
-from citysegzoo.training.memory import keep_freed_memory, limit_memory
 from citysegzoo.training.parts import part_weights
 from citysegzoo.training.sampling import Seeded, TrainingBatches, seed_of
 from citysegzoo.training.schedules import Cosine, Schedule, parse_schedule

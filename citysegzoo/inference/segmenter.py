@@ -41,7 +41,8 @@ class Segmenter:
         device: Where to compute, such as ``"cuda"``; ``"auto"`` is a GPU if there is one.
         precision: ``"fp32"``, ``"bf16"``, ``"fp16"``, or ``"auto"``: bf16 where the hardware
             computes it, else fp32.
-        compile: Whether the network goes through :func:`torch.compile`.
+        compile: Whether the network goes through :func:`torch.compile`, on a GPU with CUDA
+            graphs: one graph for each size of image, so tiles or images of one size suit it.
         tile: Side of the square tiles, or their (H, W), that larger images are cut into; they
             are blended where they overlap. None: images go through the network whole.
         overlap: How many pixels tiles overlap at least, a quarter of the tile by default.

@@ -5,8 +5,8 @@
 Networks have random weights. "plain" is what a user of a model writes without this package:
 preprocess, forward, argmax, float32, contiguous; "smp" is that with segmentation-models-pytorch's
 network of the same architecture, where it has one. Each part is on alone, then all are together.
-Logits are enlarged as a whole in "plain" and "smp" alone. Keeping freed memory holds for the whole
-process, so it is a run of its own: --keep-freed-memory.
+Logits are enlarged as a whole in "plain" and "smp" alone. Freed memory is kept for the time of one
+photograph and given back after it, so that nothing else profits.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import torch
 import citysegzoo
 from citysegzoo.benchmark import in_turn, print_times, ratio
 from citysegzoo.inference import Segmenter
-from citysegzoo.training.memory import keep_freed_memory
+from citysegzoo.memory import freed_memory_kept
 
 CLASSES = 19
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -49,6 +49,11 @@ def plain(model: torch.nn.Module, pixels: np.ndarray) -> np.ndarray:
         return model(citysegzoo.data.IMAGENET(image)).argmax(1)[0].to(torch.uint8).numpy()
 
 
+def with_memory_kept(run: Callable[[], np.ndarray]) -> np.ndarray:
+    with freed_memory_kept():
+        return run()
+
+
 def runs_of(
     name: str, pixels: np.ndarray, *, compiled: bool, peers: bool
 ) -> dict[str, Callable[[], np.ndarray]]:
@@ -65,6 +70,11 @@ def runs_of(
     for part, options in PARTS.items():
         segmenter = Segmenter(model, **{**OFF, **options})
         runs[part] = lambda segmenter=segmenter: segmenter(pixels).labels
+    for part in ("all", "all but bf16"):
+        segmenter = Segmenter(model, **{**OFF, **PARTS[part]})
+        runs[f"{part}, memory kept"] = lambda segmenter=segmenter: with_memory_kept(
+            lambda: segmenter(pixels).labels
+        )
     if compiled:
         fastest = Segmenter(model, **PARTS["all"], compile=True)
         runs["all, compiled"] = lambda: fastest(pixels).labels
@@ -79,11 +89,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--compile", action="store_true", help="measure torch.compile too")
     parser.add_argument("--no-peers", action="store_true", help="leave smp out")
-    parser.add_argument("--keep-freed-memory", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    if arguments.keep_freed_memory:
-        keep_freed_memory()
     pixels = np.random.default_rng(0).integers(0, 256, (*arguments.size, 3), dtype=np.uint8)
     for name in arguments.networks or NETWORKS:
         print(f"\n{name}, {arguments.size[0]}x{arguments.size[1]}")

@@ -30,7 +30,7 @@ from citysegzoo.benchmark import in_turn, print_times, ratio
 from citysegzoo.data import Augmentation, Cityscapes, draw_streets
 from citysegzoo.inference.network import computes_bf16
 from citysegzoo.losses import CrossEntropyLoss
-from citysegzoo.training.memory import keep_freed_memory
+from citysegzoo.memory import keep_freed_memory
 from citysegzoo.training.sampling import Seeded, TrainingBatches
 
 SIZE = (360, 480)

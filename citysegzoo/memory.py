@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+_KEPT = {_MMAP_THRESHOLD: 1 << 30, _TRIM_THRESHOLD: (1 << 31) - 1}
+# Where glibc's own thresholds go by themselves in a process that frees large buffers; given to
+# mallopt, they stay there.
+_USUAL = {_MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 64 << 20}
 
 
 def keep_freed_memory() -> bool:
@@ -14,18 +20,45 @@ def keep_freed_memory() -> bool:
 
     A step of training frees and takes gigabytes, and the system clears every page it hands out.
     On CPUs this makes a step up to 1.4 times as fast, at the price of memory that stays with the
-    process. It holds for the whole process and cannot be undone; nothing calls it unasked.
+    process. It holds for the whole process and all its threads; nothing calls it unasked.
+    :func:`freed_memory_kept` ends it again.
 
     Returns:
         Whether it was done: it can be with glibc, on Linux.
     """
-    if not sys.platform.startswith("linux"):
-        return False
+    glibc = _glibc()
+    return glibc is not None and _set(glibc, _KEPT)
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[bool]:
+    """:func:`keep_freed_memory` for the time of a ``with`` block, then give back what was kept.
+
+    For work of its own length, such as segmenting many photographs on a CPU. What runs in the
+    thread of the block profits; other threads' large buffers come from the system as before.
+
+    Yields:
+        Whether it was done: it can be with glibc, on Linux.
+    """
+    glibc = _glibc()
+    done = glibc is not None and _set(glibc, _KEPT)
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):  # another C library
-        return False
-    return bool(mallopt(_MMAP_THRESHOLD, 1 << 30) and mallopt(_TRIM_THRESHOLD, (1 << 31) - 1))
+        yield done
+    finally:
+        if glibc is not None and done:
+            _set(glibc, _USUAL)
+            glibc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
+
+
+def _set(glibc: ctypes.CDLL, options: dict[int, int]) -> bool:
+    return all(glibc.mallopt(option, value) for option, value in options.items())
 
 
 def limit_memory(processes: int = 1) -> int | None:
