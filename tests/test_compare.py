@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import told
 from PIL import Image
 
 import citysegzoo
@@ -18,6 +19,8 @@ from citysegzoo.data.labels import (
     numbered_labels,
 )
 from citysegzoo.visualize import common_labels, contact_sheet, disagreement, overlay
+from citysegzoo.weights import WeightsRecord, records
+from citysegzoo.weights.checkpoint import save_checkpoint
 
 PANEL, GAP, LINE = 96, 10, 30
 
@@ -188,14 +191,6 @@ def test_unfit_sheets() -> None:
 # The command
 
 
-def told(capsys: pytest.CaptureFixture[str]) -> str:
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1, err
-    assert err.startswith("citysegzoo: error: ")
-    assert err.endswith(".\n")
-    return err
-
-
 def compared(arguments: list[str], *models: str) -> int:
     return main(["compare", *arguments, "--device", "cpu", "--models", *models])
 
@@ -238,6 +233,39 @@ def test_command_on_several(photo: Path, models, tmp_path: Path, capsys, monkeyp
 def test_one_model(photo: Path, models, tmp_path: Path) -> None:
     assert compared([str(photo), "--output", str(tmp_path / "a.png")], models["one"]) == 0
     assert (tmp_path / "a.png").is_file()
+
+
+def test_weights_of_each_model(
+    photo: Path, models, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    trained = citysegzoo.create_model("unet.small", num_classes=11, pretrained=True)
+    trained.classifier.conv.bias.data[3] += 100  # all is road
+    other = WeightsRecord("unet.small", "other", tmp_path / "other.safetensors")
+    save_checkpoint(other.file, trained.state_dict(), trained.card)
+    monkeypatch.setattr(records, "RECORDS", (*records.RECORDS, other))
+    drawn: dict[str, np.ndarray] = {}
+
+    def kept(image: np.ndarray, predictions: dict[str, np.ndarray], labels: LabelSet):
+        drawn.update(predictions)
+        return contact_sheet(image, predictions, labels)
+
+    monkeypatch.setattr("citysegzoo.visualize.contact_sheet", kept)
+    arguments = [str(photo), "--output", str(tmp_path / "sheet.png"), "--weights"]
+    names = ["unet.small", "unet.small", models["one"]]
+    assert compared([*arguments, "-", "other", "-"], *names) == 0
+    assert list(drawn) == ["unet.small", "unet.small (other)", "one"]
+    assert (drawn["unet.small (other)"] == 3).all()
+    assert not (drawn["unet.small"] == 3).all()
+    capsys.readouterr()
+    for tags, chosen, part in (
+        (["other"], names, "--weights has 1 tag for 3 models; give one for each"),
+        (["none"], ["unet.small"], "'unet.small' has no weights named 'none'; it has: camvid, o"),
+        (["-", "other"], ["unet.small", models["one"]], "has one set only"),
+        (["other", "other"], names[:2], "unet.small (other) is named twice"),
+    ):
+        assert compared([*arguments, *tags], *chosen) == 2
+        assert part in told(capsys)
 
 
 def test_bad_input(photo: Path, models, tmp_path: Path, capsys, monkeypatch) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cityscapes_frames import write_frames
+from commands import told
 from PIL import Image
 
 from citysegzoo.cli import main
@@ -267,14 +268,6 @@ def test_nothing_evaluated(tmp_path: Path) -> None:
 
 
 # The command
-
-
-def told(capsys: pytest.CaptureFixture[str]) -> str:
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1, err
-    assert err.startswith("citysegzoo: error: ")
-    assert err.endswith(".\n")
-    return err
 
 
 def test_command(cam: Folders, tmp_path: Path, capsys) -> None:

@@ -1,14 +1,12 @@
 """Evaluating folders: reading, pairing, the command."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cityscapes_frames import largest_difference, official, write_frames
+from commands import run_on_a_terminal, told
 from PIL import Image
 
 from citysegzoo.cli import main
@@ -347,17 +345,6 @@ def test_the_first_bad_frame_is_told(city: tuple[Path, Path]) -> None:
 # The command
 
 
-def told(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one sentence on standard error; nothing on standard output."""
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1, err
-    assert err.startswith("citysegzoo: error: ")
-    assert err.endswith(".\n")
-    assert "Traceback" not in err
-    return err
-
-
 def test_command_on_cityscapes(city: tuple[Path, Path], tmp_path: Path, capsys) -> None:
     (city[0] / "notes.png").touch()
     target = tmp_path / "result.json"
@@ -390,25 +377,9 @@ def test_command_on_camvid(cam: tuple[Path, Path], tmp_path: Path, capsys) -> No
 
 
 def test_command_shows_progress_on_a_terminal(city: tuple[Path, Path]) -> None:
-    import fcntl
-    import pty
-    import struct
-    import termios
-
-    terminal, its_end = pty.openpty()
-    fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
-    arguments = [sys.executable, "-m", "citysegzoo", "evaluate", *map(str, city)]
-    done = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=its_end, check=True)
-    os.close(its_end)
-    shown = b""
-    try:
-        while part := os.read(terminal, 65536):
-            shown += part
-    except OSError:  # the other end is closed and all is read
-        pass
-    os.close(terminal)
-    assert b"5/5" in shown
-    assert done.stdout.startswith(b"cityscapes34, 5 frames")
+    out, shown = run_on_a_terminal("evaluate", *city)
+    assert out.startswith("cityscapes34, 5 frames")
+    assert "5/5" in shown
 
 
 @pytest.mark.parametrize(("name", "message"), BAD)

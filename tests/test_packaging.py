@@ -1,8 +1,7 @@
-"""What is installed: the wheel, its dependencies, the citation, completion in shells."""
+"""What is installed: the wheel, its dependencies, the citation."""
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -13,7 +12,6 @@ import pytest
 import torch
 
 import citysegzoo
-from citysegzoo.cli import main
 
 ROOT = Path(__file__).parents[1]
 BUNDLED = "citysegzoo/weights/bundled/unet_resnet18.street.camvid.safetensors"
@@ -170,56 +168,3 @@ def test_the_citation_is_of_this_version() -> None:
     cited = " ".join(reference["notes"] for reference in citation["references"])
     for name in citysegzoo.list_models():
         assert re.match(r"[a-z]+\d?(plus)?", name)[0].partition("v3")[0] in cited, name
-
-
-# --- completion
-
-
-@pytest.fixture(params=["bash", "zsh", "fish"])
-def script(request: pytest.FixtureRequest, tmp_path: Path, capsys) -> tuple[str, Path]:
-    assert main(["completion", request.param]) == 0
-    path = tmp_path / f"completion.{request.param}"
-    path.write_text(capsys.readouterr().out)
-    return request.param, path
-
-
-def test_scripts_of_shells(script: tuple[str, Path]) -> None:
-    shell, path = script
-    text = path.read_text()
-    for part in ("unet.small", "segment", "palette", "cityscapes34", "mei2019", "draw"):
-        assert part in text
-    if shutil.which(shell):
-        subprocess.run([shell, "-n", path], check=True)
-
-
-COMPLETE = """
-source "$1"; shift
-COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _citysegzoo; echo "${COMPREPLY[@]}"
-"""
-
-
-@pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash here")
-@pytest.mark.parametrize("script", ["bash"], indirect=True)
-def test_completion_in_bash(script: tuple[str, Path]) -> None:
-    def offered(*words: str) -> set[str]:
-        done = subprocess.run(
-            ["bash", "-c", COMPLETE, "bash", script[1], "citysegzoo", *words],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        return set(done.stdout.split())
-
-    assert offered("se") == {"segment"}
-    assert {"segment", "models", "data", "completion"} <= offered("")
-    assert offered("segment", "--pre") == {"--precision"}
-    assert offered("segment", "--precision", "") == {"auto", "fp32", "bf16", "fp16"}
-    assert "unet.small" in offered("segment", "--model", "")
-    assert "unet" not in offered("segment", "--model", "")  # which has no weights
-    assert offered("segment", "--model", "unet.small", "") == set()  # files, by the shell
-    assert "unet.small" in offered("compare", "a.jpg", "--models", "segformer_b0", "unet")
-    assert "unet_vgg16_bn" in offered("show", "unet_v")
-    assert offered("data", "") == {"check", "draw"}
-    assert offered("data", "check", "--data", "cam") == {"camvid"}
-    assert offered("evaluate", "a", "b", "--labels", "camvid") == {"camvid11"}
-    assert offered("completion", "f") == {"fish"}

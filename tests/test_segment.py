@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import run_on_a_terminal
 from PIL import Image
 
 import citysegzoo
@@ -192,6 +193,7 @@ def test_command_segments_as_it_is_told(model, photo: Path, tmp_path: Path) -> N
     # Folding rounds, so a pixel may change.
     assert (segmented("--precision", "fp32", "--device", "cpu") == whole).mean() > 0.999
     assert (segmented("--batch-size", "4") == whole).mean() > 0.98
+    assert (segmented("--precision", "fp32", "--keep-memory") == whole).mean() > 0.999
     for options in (
         {"tile": (64, 96), "overlap": 16},
         {"scales": (0.75, 1.25)},
@@ -230,28 +232,11 @@ def test_command_does_the_rest_of_a_folder(photo: Path, tmp_path: Path, capsys) 
 
 
 def test_command_shows_progress_on_a_terminal(photo: Path, tmp_path: Path) -> None:
-    import fcntl
-    import pty
-    import struct
-    import termios
-
     other = photo.with_name("second.png")
     other.write_bytes(photo.read_bytes())
-    terminal, its_end = pty.openpty()
-    fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
-    arguments = ["segment", str(photo), str(other), "--output", str(tmp_path / "out")]
-    subprocess.run(
-        [sys.executable, "-m", "citysegzoo", *arguments], stdout=its_end, stderr=its_end, check=True
-    )
-    os.close(its_end)
-    shown = b""
-    try:
-        while part := os.read(terminal, 65536):
-            shown += part
-    except OSError:  # the other end is closed and all is read
-        pass
-    os.close(terminal)
-    assert b"2/2" in shown
+    out, shown = run_on_a_terminal("segment", photo, other, "--output", tmp_path / "out")
+    assert out.count("  -> ") == 2
+    assert "2/2" in shown
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from citysegzoo.cli.common import Commands, make_file_writable, print_table, say
+from citysegzoo.cli.common import Commands, add_hardware, make_file_writable, print_table, say
 
 if TYPE_CHECKING:
     from citysegzoo.benchmark import ModelBenchmark
@@ -27,13 +27,7 @@ def add_parsers(commands: Commands) -> None:
     )
     benchmark.add_argument("--rounds", type=int, default=5, metavar="N", help="[5]")
     benchmark.add_argument("--threads", type=int, metavar="N", help="on a CPU [as PyTorch has]")
-    benchmark.add_argument("--device", default="auto", help="such as cuda [a GPU if there is one]")
-    benchmark.add_argument(
-        "--precision",
-        choices=["auto", "fp32", "bf16", "fp16"],
-        default="auto",
-        help="[bf16 where the hardware computes it, else fp32]",
-    )
+    add_hardware(benchmark)
     benchmark.add_argument("--compile", action="store_true", help="compile the networks first")
     benchmark.add_argument(
         "--beside",
@@ -95,7 +89,7 @@ def _benchmark(args: argparse.Namespace) -> int:
             if peer not in peers:
                 say(f"{peer} has no network that is {name}: it is left out there.")
         results.append(benchmark_model(name, replace(settings, beside=peers)))
-        _print(results[-1])
+        _print_result(results[-1])
     if args.json:
         content = {
             "imports": {name: asdict(taken) for name, taken in imports.items()} | {"share": share},
@@ -106,7 +100,7 @@ def _benchmark(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print(result: ModelBenchmark) -> None:
+def _print_result(result: ModelBenchmark) -> None:
     how = result.settings
     compiled = ", compiled" if how.compile else ""
     print(

@@ -1,4 +1,4 @@
-"""What several commands share: the sentences they say, tables, models by name, outputs tried."""
+"""What several commands share: options, sentences, tables, models by name, outputs tried."""
 
 from __future__ import annotations
 
@@ -22,6 +22,26 @@ else:
     Commands = Any
 
 
+def add_hardware(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where, and in which numbers, a network is run."""
+    parser.add_argument("--device", default="auto", help="such as cuda [a GPU if there is one]")
+    parser.add_argument(
+        "--precision",
+        choices=["auto", "fp32", "bf16", "fp16"],
+        default="auto",
+        help="[bf16 where the hardware computes it, else fp32]",
+    )
+
+
+def add_palette(parser: argparse.ArgumentParser) -> None:
+    """Add the option that chooses the colours of classes."""
+    parser.add_argument(
+        "--palette",
+        choices=["standard", "safe"],
+        help="the dataset's colours, or some that the colour-blind tell apart [the model's own]",
+    )
+
+
 def say(message: str) -> None:
     """Print to stderr, in the name of the command."""
     print(f"citysegzoo: {message}", file=sys.stderr)
@@ -30,6 +50,11 @@ def say(message: str) -> None:
 def sentence(error: BaseException) -> str:
     """An error's message on one line; its kind where it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def counted(count: int, what: str) -> str:
+    """``1 frame``, ``2 frames``."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def print_table(rows: Sequence[tuple[str, ...]]) -> None:

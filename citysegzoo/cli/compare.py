@@ -7,8 +7,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from citysegzoo.cli.common import Commands, make_file_writable, make_writable, say, trained
-from citysegzoo.cli.segment import add_palette
+from citysegzoo.cli.common import (
+    Commands,
+    add_hardware,
+    add_palette,
+    counted,
+    make_file_writable,
+    make_writable,
+    say,
+    trained,
+)
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -31,19 +39,20 @@ def add_parsers(commands: Commands) -> None:
         help="models with weights, folders or files of saved models, or owner/name on the Hub",
     )
     compare.add_argument(
+        "--weights",
+        nargs="+",
+        metavar="TAG",
+        help="which weights each of --models has, in their order; - for its default, and for a "
+        "saved model [the defaults]",
+    )
+    compare.add_argument(
         "--output",
         type=Path,
         default=Path("compared"),
         metavar="FILE|FOLDER",
         help="a .png or .jpg file for one image, or a folder for NAME_compared.jpg [compared]",
     )
-    compare.add_argument("--device", default="auto", help="such as cuda [a GPU if there is one]")
-    compare.add_argument(
-        "--precision",
-        choices=["auto", "fp32", "bf16", "fp16"],
-        default="auto",
-        help="[bf16 where the hardware computes it, else fp32]",
-    )
+    add_hardware(compare)
     add_palette(compare)
     compare.set_defaults(run=_compare)
 
@@ -59,8 +68,9 @@ def _compare(args: argparse.Namespace) -> int:
 
     photos = find_images(args.photos)
     sheets = _sheets(photos, args.output)
-    names = _names(args.models)
-    models = [trained(name, None) for name in args.models]
+    tags = _tags(args.models, args.weights)
+    names = _names(args.models, tags)
+    models = [trained(name, tag) for name, tag in zip(args.models, tags, strict=True)]
     if args.palette:  # a sheet has the colours of its first model
         models[0].labels = models[0].labels.with_palette(args.palette)
     label_set, tables = common_labels([model.labels for model in models])
@@ -130,10 +140,30 @@ def _sheets(photos: Sequence[Path], output: Path) -> list[Path]:
     return sheets
 
 
-def _names(models: Sequence[str]) -> list[str]:
+def _tags(models: Sequence[str], weights: Sequence[str] | None) -> list[str | None]:
+    """The tag of each model's weights, None for its default ones."""
+    if weights is None:
+        return [None] * len(models)
+    if len(weights) != len(models):
+        raise ValueError(
+            f"--weights has {counted(len(weights), 'tag')} for {counted(len(models), 'model')}; "
+            f"give one for each, - for its default weights."
+        )
+    return [None if tag == "-" else tag for tag in weights]
+
+
+def _names(models: Sequence[str], tags: Sequence[str | None]) -> list[str]:
     """What each model is called in the sheet: the end of its path, where that tells them apart."""
-    if len(set(models)) < len(models):
-        twice = next(name for name in models if models.count(name) > 1)
-        raise ValueError(f"{twice} is named twice in --models; name every model once.")
-    short = [Path(name).name or name for name in models]
-    return short if len(set(short)) == len(short) else list(models)
+    chosen = list(zip(models, tags, strict=True))
+    for model, tag in chosen:
+        if chosen.count((model, tag)) > 1:
+            raise ValueError(
+                f"{_called(model, tag)} is named twice in --models; name every model once, or with "
+                f"different --weights."
+            )
+    short = [_called(Path(model).name or model, tag) for model, tag in chosen]
+    return short if len(set(short)) == len(short) else [_called(*one) for one in chosen]
+
+
+def _called(model: str, tag: str | None) -> str:
+    return f"{model} ({tag})" if tag else model

@@ -23,6 +23,7 @@ _BASH = """\
     for ((i = 1; i < COMP_CWORD; i++)); do
         case "$command ${{COMP_WORDS[i]}}" in
             {commands}) command="${{command:+$command }}${{COMP_WORDS[i]}}" option="" ;;
+            {switches}) option="" ;;
             *" -"*) option="${{COMP_WORDS[i]}}" ;;
             *) case "$command $option" in
                 {many}) ;;
@@ -42,7 +43,33 @@ _BASH = """\
 }}
 complete -o default -F _citysegzoo citysegzoo
 """
-_ZSH = "autoload -U +X bashcompinit && bashcompinit\n"
+# Who has no compinit in the start-up file has it here; -i asks nothing.
+_ZSH = """\
+(( $+functions[compdef] )) || { autoload -U compinit && compinit -i }
+autoload -U +X bashcompinit && bashcompinit
+"""
+
+# As in bash: the command is what the words before say, whatever the others are.
+_FISH = """\
+# Completion of citysegzoo for fish, written by `citysegzoo completion fish`.
+function __citysegzoo_command_is
+    set -l command
+    for word in (commandline -opc)[2..-1]
+        switch "$command $word"
+            case {commands}
+                set command (string trim "$command $word")
+        end
+    end
+    test "$command" = "$argv"
+end
+function __citysegzoo_option_is
+    contains -- (commandline -opc | string match -- '-*')[-1] $argv
+end
+{lines}
+"""
+
+# What takes a saved model by the name of its file, too.
+_TAKE_FILES = ("segment", "compare", "export")
 
 
 def add_parsers(commands: Commands) -> None:
@@ -89,7 +116,7 @@ def _words(command: str, action: argparse.Action) -> list[str]:
     if action.type is Path:
         return []
     if action.dest in ("model", "models", "name", "names"):
-        return list_models(pretrained=command in ("segment", "compare", "export"))
+        return list_models(pretrained=command in _TAKE_FILES)
     named: Mapping[str, Sequence[str]] = {
         "labels": list(LABEL_SETS),
         "report": list_reports(),
@@ -103,6 +130,7 @@ def _bash(parsers: Mapping[str, argparse.ArgumentParser], shell: str) -> str:
     values: list[str] = []
     options: list[str] = []
     many = ['"- -"']  # no command is called "-"
+    switches: list[str] = []
     for command, parser in parsers.items():
         flags: list[str] = []
         for action in parser._actions:
@@ -111,13 +139,16 @@ def _bash(parsers: Mapping[str, argparse.ArgumentParser], shell: str) -> str:
             words = _words(command, action)
             if words:
                 values.append(f"{'|'.join(patterns)}) words={shlex.quote(' '.join(words))} ;;")
-            if action.option_strings and action.nargs not in (None, 0, "?"):
+            if action.option_strings and action.nargs == 0:
+                switches += patterns
+            elif _takes_many(action):
                 many += patterns
         options.append(f'"{command}") words="$words {" ".join(flags)}" ;;')
     return _BASH.format(
         shell=shell,
         preamble=_ZSH if shell == "zsh" else "",
         commands="|".join(f'"{_before_last(name)}"' for name in parsers if name),
+        switches="|".join(switches),
         many="|".join(many),
         values="\n".join(f"        {line}" for line in values),
         options="\n".join(f"            {line}" for line in options),
@@ -129,34 +160,43 @@ def _before_last(command: str) -> str:
     return command if " " in command else f" {command}"
 
 
+def _takes_many(action: argparse.Action) -> bool:
+    """Whether it is an option that several values follow."""
+    return bool(action.option_strings) and action.nargs not in (None, 0, "?")
+
+
 def _fish(parsers: Mapping[str, argparse.ArgumentParser]) -> str:
-    lines = ["# Completion of citysegzoo for fish, written by `citysegzoo completion fish`."]
-    for command, parser in parsers.items():
-        seen = [f"__fish_seen_subcommand_from {word}" for word in command.split()]
-        inner = [name for name in parsers if name != command and name.startswith(command)]
-        if not command or any(name.startswith(f"{command} ") for name in inner):
-            names = " ".join(name.split()[-1] for name in inner)
-            seen.append(f"not __fish_seen_subcommand_from {names}")
-        start = f"complete -c citysegzoo -n {shlex.quote('; and '.join(seen))}"
-        for action in parser._actions:
-            lines += [f"{start} {part}" for part in _fish_parts(command, action)]
-    return "\n".join(lines) + "\n"
+    return _FISH.format(
+        commands=" ".join(shlex.quote(_before_last(name)) for name in parsers if name),
+        lines="\n".join(
+            f"complete -c citysegzoo -n {shlex.quote(condition)} {part}"
+            for command, parser in parsers.items()
+            for action in parser._actions
+            for condition, part in _fish_parts(command, action)
+        ),
+    )
 
 
-def _fish_parts(command: str, action: argparse.Action) -> Iterator[str]:
-    """What fish is told of an argument: its names, what it takes, and its help."""
+def _fish_parts(command: str, action: argparse.Action) -> Iterator[tuple[str, str]]:
+    """What fish is told of an argument, when: its names, what it takes, and its help."""
     words = _words(command, action)
-    offered = f" -a {shlex.quote(' '.join(words))}" if words else ""
+    here = f"__citysegzoo_command_is {command}".strip()
+    offered = f"-a {shlex.quote(' '.join(words))}" if words else ""
+    files = not words or (command in _TAKE_FILES and action.choices is None)
     if isinstance(action, argparse._SubParsersAction):
         helps: dict[str, Any] = {choice.dest: choice.help for choice in action._choices_actions}
         for word in words:
-            yield f"-f -a {word} -d {shlex.quote(str(helps.get(word, '')))}"
+            yield here, f"-f -a {word} -d {shlex.quote(str(helps.get(word, '')))}"
     elif action.option_strings:
         flags = " ".join(
             f"-l {flag[2:]}" if flag.startswith("--") else f"-s {flag[1:]}"
             for flag in action.option_strings
         )
-        takes = "" if action.nargs == 0 else " -r"
-        yield f"{flags}{takes}{offered} -d {shlex.quote(action.help or action.dest)}"
-    elif offered:
-        yield offered.strip()
+        takes = "" if action.nargs == 0 else "-r" if files else "-x"
+        about = f"-d {shlex.quote(action.help or action.dest)}"
+        yield here, " ".join(filter(None, (flags, takes, offered, about)))
+        if words and _takes_many(action):  # fish itself completes the first value only
+            after = f"__citysegzoo_option_is {' '.join(action.option_strings)}"
+            yield f"{here}; and {after}", offered
+    elif words:
+        yield here, offered if files else f"-f {offered}"

@@ -5,8 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from citysegzoo.cli.common import Commands, labels_for, make_file_writable, say
-from citysegzoo.cli.segment import add_palette
+from citysegzoo.cli.common import (
+    Commands,
+    add_palette,
+    counted,
+    labels_for,
+    make_file_writable,
+    say,
+)
 
 
 def add_parsers(commands: Commands) -> None:
@@ -57,9 +63,9 @@ def _errors(args: argparse.Namespace) -> int:
         partial.write_text(page, encoding="utf-8", errors="backslashreplace")
     if pairing.unused:
         say(f"predictions without a ground truth, which are left out: {len(pairing.unused)}.")
-    frames = f"{errors.frames} {'frame' if errors.frames == 1 else 'frames'}"
     print(
-        f"{labels.name}, {frames}: mean IoU {100 * errors.mean_iou:.2f} %, "
+        f"{labels.name}, {counted(errors.frames, 'frame')}: "
+        f"mean IoU {100 * errors.mean_iou:.2f} %, "
         f"pixel accuracy {100 * errors.pixel_accuracy:.2f} %\n  -> {args.output}"
     )
     return 0

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from citysegzoo.cli.common import Commands, labels_for, make_file_writable, say
+from citysegzoo.cli.common import Commands, counted, labels_for, make_file_writable, say
 
 
 def add_parsers(commands: Commands) -> None:
@@ -43,11 +43,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from citysegzoo.data.labels import CITYSCAPES_34
     from citysegzoo.files import replacing
     from citysegzoo.metrics.cityscapes import CityscapesScores
-    from citysegzoo.metrics.folders import (
-        evaluate_pairs,
-        find_instances,
-        pair_files,
-    )
+    from citysegzoo.metrics.folders import evaluate_pairs, find_instances, pair_files
 
     labels = labels_for(args.ground_truth, args.labels)
     pairing = pair_files(args.predictions, args.ground_truth, labels)
@@ -65,8 +61,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         say(f"predictions without a ground truth, which are left out: {len(pairing.unused)}.")
     if labels is CITYSCAPES_34 and not instances and args.instances is None:
         say("no *_gtFine_instanceIds.png are beside the ground truth: iIoU is left out.")
-    frames = len(pairing.pairs)
-    print(f"{labels.name}, {frames} {'frame' if frames == 1 else 'frames'}\n\n{scores.table()}")
+    print(f"{labels.name}, {counted(len(pairing.pairs), 'frame')}\n\n{scores.table()}")
     if args.json:
         try:
             if isinstance(scores, CityscapesScores):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
-from citysegzoo.cli.common import Commands, make_writable, say, trained
+from citysegzoo.cli.common import Commands, add_hardware, add_palette, make_writable, say, trained
 
 
 def add_parsers(commands: Commands) -> None:
@@ -27,13 +28,7 @@ def add_parsers(commands: Commands) -> None:
     )
     segment.add_argument("--weights", metavar="TAG", help="which of its weights [its default]")
     segment.add_argument("--output", type=Path, default=Path("segmented"), metavar="FOLDER")
-    segment.add_argument("--device", default="auto", help="such as cuda [a GPU if there is one]")
-    segment.add_argument(
-        "--precision",
-        choices=["auto", "fp32", "bf16", "fp16"],
-        default="auto",
-        help="[bf16 where the hardware computes it, else fp32]",
-    )
+    add_hardware(segment)
     segment.add_argument(
         "--tile",
         type=_tile,
@@ -53,6 +48,11 @@ def add_parsers(commands: Commands) -> None:
     segment.add_argument(
         "--batch-size", type=int, default=1, metavar="N", help="images of one size at a time [1]"
     )
+    segment.add_argument(
+        "--keep-memory",
+        action="store_true",
+        help="on a CPU: keep freed memory until the end, which is faster and takes more of it",
+    )
     add_palette(segment)
     segment.set_defaults(run=_segment)
 
@@ -64,6 +64,7 @@ def _segment(args: argparse.Namespace) -> int:
     from citysegzoo.factory import DEFAULT_MODEL
     from citysegzoo.inference import Failure, Segmentation, Segmenter, find_images
     from citysegzoo.inference.segmentation import check_outputs
+    from citysegzoo.memory import freed_memory_kept
 
     if not args.photos and not args.demo:
         raise ValueError("name photographs or folders to segment, or use --demo.")
@@ -95,22 +96,14 @@ def _segment(args: argparse.Namespace) -> int:
             raise failure.error
         tqdm.write(f"citysegzoo: error: {failure}", file=sys.stderr)
 
-    failures = segmenter.folder(
-        photos, args.output, batch_size=args.batch_size, on_saved=saved, on_error=failed
-    )
+    with freed_memory_kept() if args.keep_memory else nullcontext():
+        failures = segmenter.folder(
+            photos, args.output, batch_size=args.batch_size, on_saved=saved, on_error=failed
+        )
     if failures and len(photos) > 1:
         done = len(photos) - len(failures)
         say(f"{len(failures)} of {len(photos)} photographs failed, {done} are done.")
     return 2 if failures else 0
-
-
-def add_palette(parser: argparse.ArgumentParser) -> None:
-    """Add the option that chooses the colours of classes."""
-    parser.add_argument(
-        "--palette",
-        choices=["standard", "safe"],
-        help="the dataset's colours, or some that the colour-blind tell apart [the model's own]",
-    )
 
 
 def _tile(text: str) -> tuple[int, ...]:

@@ -1,0 +1,46 @@
+"""What tests of commands share: the sentence that an error is, what a terminal shows."""
+
+import errno
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+
+import pytest
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one sentence on standard error; nothing on standard output."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert err.startswith("citysegzoo: error: ")
+    assert err.endswith(".\n")
+    assert "Traceback" not in err
+    return err
+
+
+def run_on_a_terminal(*arguments: object) -> tuple[str, str]:
+    """Standard output and error of the command, the latter a terminal of 120 columns."""
+    terminal, its_end = pty.openpty()
+    fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    done = subprocess.run(
+        [sys.executable, "-m", "citysegzoo", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=its_end,
+        check=True,
+    )
+    os.close(its_end)
+    shown = b""
+    try:
+        while part := os.read(terminal, 65536):
+            shown += part
+    except OSError as error:
+        if error.errno != errno.EIO:  # that is how Linux says that all is read
+            raise
+    finally:
+        os.close(terminal)
+    return done.stdout.decode(), shown.decode()
