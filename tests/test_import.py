@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from versions import not_on_torch_2_6
 
 import citysegzoo
 
@@ -31,7 +32,14 @@ def test_nothing_heavy_is_imported(code: str) -> None:
     assert not loaded_after(code) & set(HEAVY)
 
 
-@pytest.mark.parametrize("name", ["deeplabv3_resnet18", "segnet_vgg16", "segformer_b0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "segformer_b0",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("deeplabv3_resnet18", "segnet_vgg16")),
+    ],
+)
+@not_on_torch_2_6("imports its compiler by itself")
 def test_segmenting_imports_no_compiler(name: str, tmp_path: Path) -> None:
     """``torch._dynamo`` takes longer and more memory than all that is needed; so does sympy."""
     citysegzoo.create_model(name).save_pretrained(tmp_path)

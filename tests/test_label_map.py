@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from versions import not_on_torch_2_6
 
 from citysegzoo.inference import label_map as module
 from citysegzoo.inference.label_map import upsampled_labels
@@ -122,6 +123,7 @@ def test_any_number_of_classes(classes: int, layout: str) -> None:
         )
 
 
+@not_on_torch_2_6("rounds the last few classes of some layouts unlike the others")
 @settings(max_examples=40, deadline=None)
 @given(
     classes=st.integers(1, 24),

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from versions import TORCH_2_6
 
 from citysegzoo import losses
 from citysegzoo.losses import statistics as module
@@ -678,6 +679,8 @@ def test_what_the_reports_losses_cannot_do() -> None:
 @pytest.mark.parametrize("name", OWN)
 def test_compiles_whole(name: str) -> None:
     """No graph break; traced, not translated to machine code, which the next test does."""
+    if TORCH_2_6 and name == "ohem_cross_entropy":
+        pytest.skip("PyTorch 2.6 cannot compile it whole")
     logits, target = scene()
     torch._dynamo.reset()
     loss = losses.create_loss(name, class_weights=WEIGHTS)
