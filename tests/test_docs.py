@@ -27,9 +27,33 @@ PARTS = ("data", "decoders", "encoders", "inference", "losses", "metrics", "repo
 MODULES = [f"citysegzoo.{part}" for part in (*PARTS, "visualize", "weights")]
 
 
-@pytest.mark.parametrize("page", [name for name, blocks in CODE.items() if blocks])
+LARGE = "docs/index.md"  # ResNet-101 on two images
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name == LARGE))
+        for name, blocks in CODE.items()
+        if blocks
+    ],
+)
 def test_python_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page's blocks run as printed, one after the other."""
+    run_blocks(CODE[page], tmp_path, monkeypatch)
+
+
+def test_python_blocks_run_with_a_smaller_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = CODE[LARGE]
+    for printed, smaller in (("resnet101", "resnet18"), ("361, 481", "65, 97")):
+        assert any(printed in block for block in blocks)
+        blocks = [block.replace(printed, smaller) for block in blocks]
+    run_blocks(blocks, tmp_path, monkeypatch)
+
+
+def run_blocks(blocks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from citysegzoo.registry import DECODERS, ENCODERS, LOSSES, MODELS
 
     monkeypatch.chdir(tmp_path)
@@ -41,7 +65,7 @@ def test_python_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setattr(registry, "_builders", dict(registry._builders))
     Image.fromarray(np.full((64, 96, 3), 120, np.uint8)).save("street.jpg")
     names: dict[str, object] = {}
-    for block in CODE[page]:
+    for block in blocks:
         for raises, lines in groupby(block.splitlines(), lambda line: "# TypeError" in line):
             with pytest.raises(TypeError, match="did you mean") if raises else nullcontext():
                 exec("\n".join(lines), names)

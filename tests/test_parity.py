@@ -10,6 +10,7 @@ from citysegzoo.encoders import create_encoder
 from citysegzoo.weights import from_torchvision_deeplabv3, load_weights
 
 RESNETS = [(depth, stride) for depth in (18, 34, 50, 101) for stride in (8, 16, 32)]
+FAST = [(18, 8), (18, 32), (50, 16)]  # both kinds of blocks
 
 
 def randomise_norms(model: torch.nn.Module) -> None:
@@ -65,7 +66,10 @@ def test_weights_load_strictly() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("depth", "stride"), RESNETS)
+@pytest.mark.parametrize(
+    ("depth", "stride"),
+    [pytest.param(*its, marks=[pytest.mark.slow] * (its not in FAST)) for its in RESNETS],
+)
 def test_resnet_features_are_timms(depth: int, stride: int) -> None:
     theirs = timm.create_model(f"resnet{depth}", features_only=True, output_stride=stride).eval()
     ours = create_encoder(f"resnet{depth}", output_stride=stride).eval()
@@ -90,7 +94,14 @@ def test_resnet_features_are_torchvisions(stride: int) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["vgg11", "vgg13_bn", "vgg16", "vgg19_bn"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vgg11",
+        "vgg13_bn",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("vgg16", "vgg19_bn")),
+    ],
+)
 def test_vgg_features_are_timms_and_torchvisions(name: str) -> None:
     theirs = getattr(torchvision.models, name)(weights=None).eval()
     ours = create_encoder(name).eval()

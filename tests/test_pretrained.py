@@ -54,6 +54,9 @@ ARCHITECTURES = [
 ]
 
 
+SMALLEST = ("fcn", "unet", "unet_aspp", "segnet_basic", "resnet18", "_b0", "_tiny")
+
+
 def same(a: torch.nn.Module, b: torch.nn.Module) -> None:
     """Every parameter and buffer, those that no checkpoint holds included."""
     for ours, theirs in (
@@ -80,7 +83,15 @@ def computed(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {**dict(model.named_buffers()), **attributes}
 
 
-@pytest.mark.parametrize("name", [name for name in citysegzoo.list_models() if "." not in name])
+@pytest.mark.parametrize(
+    "name",
+    [
+        # The smallest of each family in the fast core: depths and sizes of one share their code.
+        pytest.param(name, marks=[pytest.mark.slow] * (not name.endswith(SMALLEST)))
+        for name in citysegzoo.list_models()
+        if "." not in name
+    ],
+)
 def test_what_no_checkpoint_holds_is_as_in_a_model_built_as_ever(name: str) -> None:
     """Masks and tables of relative positions, which loading computes without drawing weights."""
 

@@ -317,7 +317,6 @@ CASES = {
 }
 QUICK = {
     "torchvision fcn_resnet50",
-    "smp Unet",
     "smp Unet, resnet34",
     "smp DeepLabV3, resnet18",
     "smp DeepLabV3Plus, resnet34",

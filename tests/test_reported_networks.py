@@ -74,6 +74,14 @@ CASES = [
 JNET = Case("unet_swinv2_base.fixman2024_jnet", 117_955_706, ref.Swin2JNet)
 BY_NAME = {case.name: case for case in (*CASES, JNET)}
 
+# As others of the fast core, but deeper, larger or of other rates.
+LARGE = (
+    "fcn_resnet50.chen2020_transfer",
+    "unet.xiang2020",
+    "aspp_resnet101.xiang2020",
+    *(f"{DL}_dl{run}" for run in (1, 3, 4)),
+)
+
 # The same network under another recipe.
 SAME = {
     **dict.fromkeys((f"unet.stevens2020_run{i}" for i in (1, 2, 5)), "unet.stevens2020_run6"),
@@ -283,7 +291,13 @@ def test_number_of_parameters(case: Case) -> None:
     assert count(model, trainable=True) == (case.trainable or case.parameters)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.name, marks=[pytest.mark.slow] * (case.name in LARGE))
+        for case in CASES
+    ],
+)
 def test_logits_are_those_of_the_report(case: Case) -> None:
     assert compare(case) < TOLERANCE
 
@@ -304,7 +318,7 @@ def test_logits_of_the_swin_network() -> None:
     [
         ("unet.stevens2020_improved", {"skip_first": True}),
         ("unet.stevens2020_baseline", {"align_corners": False}),
-        (f"{DL}_dl3", {"aspp_rates": (8, 16, 22)}),
+        pytest.param(f"{DL}_dl3", {"aspp_rates": (8, 16, 22)}, marks=pytest.mark.slow),
     ],
     ids=["skip_first", "align_corners", "aspp_rates"],
 )
