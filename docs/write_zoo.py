@@ -6,9 +6,11 @@ python docs/write_zoo.py
 from __future__ import annotations
 
 import functools
+import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,8 +40,8 @@ All {count} names of `citysegzoo.list_models()`. Click on a column's head to sor
   them; norms, activations and resizes do not.
 - **Stride** is the output stride of the encoder: how many times smaller than the image its deepest
   map is.
-- **CamVid** is the mean IoU of the bundled weights on CamVid's validation images in percent,
-  measured here ([weights](weights.md)).
+- **CamVid** is the mean IoU on CamVid's validation images in percent, measured here: that of the
+  bundled weights ([weights](weights.md)), or of a short training ([reports on CamVid](camvid.md)).
 - **Printed elsewhere** is what a report or the authors of the weights print, each measured in its
   own way ([reports](reports.md)): not to be compared with each other, nor with the CamVid column.
 
@@ -72,7 +74,7 @@ def row(name: str) -> str:
         f"{gflops(model):.1f}",
         str(model.encoder.strides[-1]),
         ", ".join(f"`{record.tag}`" for record in info.weights),
-        next(measured(info.weights), ""),
+        next(measured(name, info.weights), ""),
         "; ".join(printed(info)),
     ]
     return f"| {' | '.join(cells)} |"
@@ -111,11 +113,19 @@ def _layers(encoder: str) -> dict[str, torch.Size]:
     return {key: value.shape for key, value in state.items()}
 
 
-def measured(records: tuple[WeightsRecord, ...]) -> Iterator[str]:
-    """The scores measured here, on CamVid: those of weights that come with the package."""
+def measured(name: str, records: tuple[WeightsRecord, ...]) -> Iterator[str]:
+    """The scores measured here, on CamVid, those of weights that come with the package first."""
     for record in records:
         if record.file is not None and record.card["data"].startswith("CamVid"):
             yield f"{100 * record.card['score']['mean_iou']:.1f}"
+    for run in _trained_on_camvid():
+        if run["run"] == name:
+            yield f"[{100 * run['card']['score']['mean_iou']:.1f}](camvid.md)"
+
+
+@functools.cache
+def _trained_on_camvid() -> list[dict[str, Any]]:
+    return json.loads(PAGE.with_name("camvid.json").read_text())["reports"]
 
 
 def printed(info: citysegzoo.ModelInfo) -> Iterator[str]:

@@ -1,0 +1,193 @@
+"""Write docs/camvid.md: the networks of the reports, trained on CamVid, beside what they print.
+
+    python docs/write_camvid.py                                  # from the cards in camvid.json
+    python docs/write_camvid.py --collect reports=runs/reports   # from finished runs of a sweep
+
+What is collected replaces the cards of that group, and is kept in camvid.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import citysegzoo
+from citysegzoo.files import replacing
+from citysegzoo.reports import list_reports
+from citysegzoo.reports._report import figure_text
+
+CARDS = Path(__file__).with_name("camvid.json")
+PAGE = Path(__file__).with_name("camvid.md")
+MARK = "<!-- Written by docs/write_camvid.py from docs/camvid.json: change it there. -->"
+REPORTED = [name for key in list_reports() for name in citysegzoo.list_models(report=key)]
+
+INTRODUCTION = """\
+# Reports on CamVid
+
+Someone without Cityscapes can ask the reports' questions of CamVid: {count} of their {reported}
+networks, trained here on its 367 training images with the recipe of each report and scored on the
+101 validation images at 480x360. **Read the tables as a short, equal training on a small machine,
+not as what the networks can do**: {epochs} epochs each from random weights, where the reports
+train up to 150 on eight times the images, and one run each, so that a difference of a few points
+may be that of another seed.
+
+How the recipes were adapted: optimiser, learning rate, schedule, batch size, loss and augmentation
+are the report's; frames are not resized; every network sees crops of {crop} of whole-size frames,
+and is scored on whole frames; class weights are those of CamVid's pixels by the report's formula;
+nothing is pretrained. Scores are taken every fifth epoch, and the best is kept where the report
+keeps its best. Left out is what would take hours on two cores.
+
+The two [sets of weights that ship](weights.md) trained for longer, and score more than twice as
+much as most of these by the same measure.
+
+"""
+MEASURED = """\
+## Measured on CamVid
+
+Mean IoU over the 11 classes, from one confusion matrix over the split, single scale, in percent.
+
+"""
+RATES = """
+## Atrous rates
+
+mei2019's four pyramids on ResNet-18 (`deeplabv3_resnet18`), by train.py's own recipe: a ResNet-101
+from random weights learns too little in {epochs} epochs to compare anything.
+
+"""
+SKIPS = """
+## With skips and without
+
+`unet.small` beside an FCN of the same encoder widths, pooled as well and without skips, by
+train.py's own recipe:
+
+"""
+PRINTED = """
+## Printed in the reports, on Cityscapes
+
+Not measured here, in [five ways of counting](metrics.md#five-mean-ious), on other data and other
+classes: not to be set against the tables above, nor most of them against each other.
+
+"""
+COMMANDS = """
+## Do it again
+
+```text
+{commands}
+```
+
+The same commands go on where they were stopped. The card of every run (its command, data, licence
+and the IoU of each class) is in `docs/camvid.json`. The weights are not published here: those that
+do well in {epochs} epochs are not worth a download, and the commands make them. What you train
+goes to the Hub with `python examples/publish_to_hub.py runs/reports/NAME/best.safetensors
+OWNER/NAME`; weights trained on CamVid are for non-commercial use.
+"""
+
+
+def collect(group: str, folder: Path) -> None:
+    """Keep the cards of the finished runs in a folder as those of a group."""
+    found = []
+    for file in sorted(folder.glob("*/best.safetensors")):
+        if not (file.parent / "finished.txt").is_file():
+            continue
+        model = citysegzoo.load(file)
+        parameters = sum(p.numel() for p in model.parameters())
+        found.append({"run": file.parent.name, "parameters": parameters, "card": model.card})
+    if not found:
+        raise SystemExit(f"{folder} holds no finished run.")
+    with replacing(CARDS) as partial:
+        partial.write_text(json.dumps(cards() | {group: found}, indent=1) + "\n")
+
+
+def cards() -> dict[str, list[dict[str, Any]]]:
+    """What was collected: runs with their cards, by group."""
+    return json.loads(CARDS.read_text()) if CARDS.exists() else {}
+
+
+def page() -> str:
+    """The whole page."""
+    groups = cards()
+    order = {name: i for i, name in enumerate(REPORTED)}
+    runs = sorted(groups["reports"], key=lambda run: order[run["run"]])
+    epochs, crop = setting(runs[0], "--epochs"), "x".join(setting(runs[0], "--crop", 2).split())
+    names = [run["run"] for run in runs]
+    head = INTRODUCTION.format(count=len(runs), reported=len(REPORTED), epochs=epochs, crop=crop)
+    text = f"{MARK}\n\n{head}{MEASURED}{table(['model', *COLUMNS], [row(run) for run in runs])}"
+    text += "\nBy class, in percent:\n\n" + by_class(runs)
+    if "rates" in groups:
+        text += RATES.format(epochs=epochs) + table(
+            ["pyramid", *COLUMNS], map(row, groups["rates"])
+        )
+    if "skips" in groups:
+        text += SKIPS + table(["network", *COLUMNS], map(row, groups["skips"]))
+    text += PRINTED + printed(names)
+    commands = "\n".join(run["card"]["command"] for group in groups.values() for run in group)
+    return text + COMMANDS.format(epochs=epochs, commands=commands)
+
+
+COLUMNS = ["parameters", "loss", "mean IoU, %", "pixel accuracy, %", "epoch kept"]
+
+
+def row(run: dict[str, Any]) -> list[str]:
+    """The line of a run in a table."""
+    card = run["card"]
+    recipe = citysegzoo.model_info(card["model"]).recipe
+    loss = recipe.loss if recipe and recipe.loss else "cross_entropy"
+    figures = (card["score"]["mean_iou"], card["score"]["pixel_accuracy"])
+    shown = f"`{run['run']}`"
+    percent = [f"{100 * figure:.1f}" for figure in figures]
+    return [shown, f"{run['parameters']:,}", f"`{loss}`", *percent, str(card["epoch"])]
+
+
+def by_class(runs: Sequence[dict[str, Any]]) -> str:
+    """The IoU of every class."""
+    classes = list(runs[0]["card"]["score"]["class_iou"])
+    rows = [
+        [f"`{run['run']}`", *(f"{100 * run['card']['score']['class_iou'][c]:.1f}" for c in classes)]
+        for run in runs
+    ]
+    return table(["model", *classes], rows)
+
+
+def printed(names: Sequence[str]) -> str:
+    """The first mean over all classes that a report prints for each, with its split."""
+    rows = []
+    for name in names:
+        info = citysegzoo.model_info(name)
+        means = [r for r in info.results if r.label is None and r.metric.startswith("mean_")]
+        for result in means[:1]:
+            report = f"[{info.report}](reports/{info.report}.md)"
+            rows.append([f"`{name}`", figure_text(result), result.metric, result.split, report])
+    return table(["model", "printed", "figure", "split", "report"], rows)
+
+
+def setting(run: dict[str, Any], name: str, count: int = 1) -> str:
+    """What follows an option in the command of a run."""
+    words = run["card"]["command"].split()
+    start = words.index(name) + 1
+    return " ".join(words[start : start + count])
+
+
+def table(head: Sequence[str], rows: Any) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Collect what is asked for, and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--collect", nargs="+", default=[], metavar="GROUP=FOLDER")
+    for given in parser.parse_args(argv).collect:
+        group, _, folder = given.partition("=")
+        collect(group, Path(folder))
+    with replacing(PAGE) as partial:
+        partial.write_text(page())
+
+
+if __name__ == "__main__":
+    main()
