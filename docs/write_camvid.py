@@ -79,11 +79,12 @@ COMMANDS = """
 ```
 
 `--resume` goes on with a run that was stopped; `examples/compare_reports.py` and
-`examples/compare_atrous_rates.py` run many of them, and resume by themselves. The card of every run
-(its command, data, licence and the IoU of each class) is in `docs/camvid.json`. The weights are not published here: those that
-do well in {epochs} epochs are not worth a download, and the commands make them. What you train
-goes to the Hub with `python examples/publish_to_hub.py runs/reports/NAME/best.safetensors
-OWNER/NAME`; weights trained on CamVid are for non-commercial use.
+`examples/compare_atrous_rates.py` run many of them, and resume by themselves. The card of every
+run (its command, data, licence and the IoU of each class) is in `docs/camvid.json`. The weights
+are not published here: those that do well in {epochs} epochs are not worth a download, and the
+commands make them. What you train goes to the Hub with `python examples/publish_to_hub.py
+runs/reports/NAME/best.safetensors OWNER/NAME`; weights trained on CamVid are for non-commercial
+use.
 """
 
 
