@@ -65,6 +65,7 @@ from citysegzoo.training.distributed import (
     stop_processes,
     synchronise_batch_norm,
 )
+from citysegzoo.training.muon import Muon, split_weights
 from citysegzoo.training.parts import part_weights
 from citysegzoo.training.sampling import Seeded, TrainingBatches, seed_of
 from citysegzoo.training.schedules import Cosine, Schedule, parse_schedule
@@ -147,7 +148,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     recipe.add_argument("--epochs", type=int)
     recipe.add_argument("--batch-size", type=int, help="over all processes and parts")
     recipe.add_argument("--accumulate", type=int, help="parts in which a batch is computed")
-    recipe.add_argument("--optimizer", choices=("sgd", "adam", "adamw"))
+    recipe.add_argument("--optimizer", choices=("sgd", "adam", "adamw", "muon"))
     recipe.add_argument("--lr", type=float)
     recipe.add_argument("--momentum", type=float)
     recipe.add_argument("--weight-decay", type=float)
@@ -181,6 +182,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
     machine = p.add_argument_group("the machine")
     machine.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    machine.add_argument(
+        "--in-memory", action="store_true", help="decode the training images once and keep them"
+    )
     machine.add_argument("--workers", type=int, default=1, help="processes that read images")
     machine.add_argument("--compile", action="store_true", help="torch.compile")
     machine.add_argument(
@@ -377,15 +381,22 @@ def loss_of(
     return losses[0] if len(losses) == 1 else CombinedLoss(*losses)
 
 
-def optimizer_of(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
+def optimizers_of(settings: Settings, model: nn.Module) -> list[torch.optim.Optimizer]:
+    """One for all weights, or Muon and AdamW, which share them out."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     rate, decay = settings.lr, settings.weight_decay
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters, rate, momentum=settings.momentum, weight_decay=decay, fused=True
-        )
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
-    return kind(parameters, rate, weight_decay=decay, fused=True)
+        return [
+            torch.optim.SGD(
+                parameters, rate, momentum=settings.momentum, weight_decay=decay, fused=True
+            )
+        ]
+    optimizers: list[torch.optim.Optimizer] = []
+    if settings.optimizer == "muon":
+        matrices, parameters = split_weights(model)
+        optimizers.append(Muon(matrices, rate, weight_decay=decay))
+    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
+    return [*optimizers, kind(parameters, rate, weight_decay=decay, fused=True)]
 
 
 # --- one run -------------------------------------------------------------------------------------
@@ -432,7 +443,7 @@ class Run:
                 model, multi_avg_fn=averaging(settings.ema), use_buffers=True
             )
         self.criterion = criterion.to(device)
-        self.optimizer = optimizer_of(settings, model)
+        self.optimizers = optimizers_of(settings, model)
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
         runner = model
         if processes.world_size > 1:
@@ -516,14 +527,16 @@ class Run:
                 loss = self.criterion(logits, target) * weight
                 self.scaler.scale(loss).backward()
             total += loss.detach()
-        self.scaler.unscale_(self.optimizer)
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
         if self.settings.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(self.step)
-        self.scaler.step(self.optimizer)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.rate(self.step)
+            self.scaler.step(optimizer)
+            optimizer.zero_grad(set_to_none=True)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
         if self.averaged is not None:
             self.averaged.update_parameters(self.model)
         return self.processes.sum(total) / self.processes.world_size
@@ -612,7 +625,8 @@ class Run:
         state = {
             "epoch": self.epoch, "step": self.step, "losses": self.losses, "best": self.best,
             "best_iou": self.best_iou, "log": self.log,
-            "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": self.scaler.state_dict(),
             "averaged": self.averaged.state_dict() if self.averaged else None,
         }  # fmt: skip
@@ -625,7 +639,8 @@ class Run:
             setattr(self, name, state[name])
         self.losses.copy_(state["losses"])
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, its in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(its)
         self.scaler.load_state_dict(state["scaler"])
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])
@@ -707,6 +722,8 @@ def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
     train, val = open_data(args, recipe)
     settings = settings_of(args, recipe, len(train))
     augment(train, val, settings.augmentation)
+    if args.in_memory:
+        train.hold()
     card = {
         **TERMS[args.data],
         "model": args.model,

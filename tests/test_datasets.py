@@ -4,6 +4,7 @@ import re
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -226,9 +227,9 @@ def test_hidden_files_are_no_frames(root: Path) -> None:
 # Samples that cannot be used
 
 
-def broken(dataset: LabeledImages, *parts: str | Path) -> None:
+def broken(dataset: LabeledImages, *parts: str | Path, index: int = 0) -> None:
     with pytest.raises(SampleError) as caught:
-        dataset[0]
+        dataset[index]
     for part in parts:
         assert str(part) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -338,6 +339,39 @@ def test_skip_broken_where_all_are(root: Path) -> None:
         pytest.warns(UserWarning, match="left out"),
     ):
         SkipBroken(dataset)[0]
+
+
+def test_held_samples_are_those_of_the_files(root: Path) -> None:
+    dataset, held = Cityscapes(root), Cityscapes(root)
+    truncate(dataset.files[1][0])
+    expected = {i: dataset[i] for i in (0, 2, 3)}
+    assert held.hold() == sum(part.nbytes for sample in expected.values() for part in sample)
+    for i, pair in enumerate(held.files):
+        if i in expected:
+            pair[0].unlink()
+            for _ in range(2):
+                image, target = held[i]
+                assert torch.equal(image, expected[i][0])
+                assert torch.equal(target, expected[i][1])
+                image.zero_()  # of a sample's own
+        else:
+            broken(held, pair[0], index=i)
+
+
+def test_more_than_memory_holds(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = Cityscapes(root)
+    read, calls = dataset._read, []
+
+    def full(*pair: Path) -> Any:
+        calls.append(pair)
+        if len(calls) == 3:
+            raise MemoryError
+        return read(*pair)
+
+    monkeypatch.setattr(dataset, "_read", full)
+    with pytest.raises(MemoryError, match=rf"the {IMAGES} images do not fit .* the first 2 take"):
+        dataset.hold()
+    assert not dataset._held
 
 
 # One's own folders

@@ -304,6 +304,12 @@ def test_workers_change_nothing(streets: Path, tmp_path: Path) -> None:
     assert_same_runs(tmp_path / "b", tmp_path / "a", command=False)
 
 
+def test_images_in_memory_change_nothing(streets: Path, tmp_path: Path) -> None:
+    run(streets, tmp_path / "a")
+    run(streets, tmp_path / "b", "--in-memory", "--workers", "1")
+    assert_same_runs(tmp_path / "b", tmp_path / "a", command=False)
+
+
 def test_checkpointed_activations_train_the_same(streets: Path, tmp_path: Path) -> None:
     run(streets, tmp_path / "a")
     run(streets, tmp_path / "b", "--checkpoint-activations")
@@ -441,16 +447,24 @@ def stopped_run(
 
 
 @pytest.mark.parametrize(
-    ("at", "every"),
+    ("at", "every", "optimizer"),
     [
-        (1, "1"),
-        *(pytest.param(*its, marks=pytest.mark.slow) for its in ((3, "1"), (1, "0"), (3, "0"))),
+        (1, "1", "muon"),
+        *(
+            pytest.param(*its, "adamw", marks=pytest.mark.slow)
+            for its in ((1, "1"), (3, "1"), (1, "0"), (3, "0"))
+        ),
     ],
 )
 def test_an_interrupted_run_goes_on(
-    at: int, every: str, streets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    at: int,
+    every: str,
+    optimizer: str,
+    streets: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    words = (*STEADY, "--save-every", every)
+    words = (*STEADY, "--save-every", every, "--optimizer", optimizer)
     run(streets, tmp_path / "whole", *words)
     output = tmp_path / "parts"
     stopped_run(monkeypatch, at, streets, output, *words)
@@ -508,7 +522,7 @@ def test_a_run_that_is_killed_again_and_again_ends_the_same(streets: Path, tmp_p
         process.communicate()
         kills += 1
         if (output / "last.pt").exists():
-            assert state_of(output)["format"] == 1
+            assert state_of(output)["format"] == 2
         assert kills < 20
     print(f"{kills} kills, {writing} while last.pt was being written")
     assert kills >= 3

@@ -28,6 +28,7 @@ from citysegzoo.training.distributed import (
     start_processes,
     synchronise_batch_norm,
 )
+from citysegzoo.training.muon import Muon, orthogonal, split_weights
 from citysegzoo.training.parts import part_weights
 from citysegzoo.training.sampling import Seeded, TrainingBatches, seed_of
 from citysegzoo.training.state import load_state, save_state
@@ -462,6 +463,89 @@ def test_averages_against_a_loop(decay: float) -> None:
 def test_decays_that_are_none(decay: float) -> None:
     with pytest.raises(ValueError, match="from 0 to below 1"):
         averaging(decay)
+
+
+# --- Muon
+
+
+def steps_of(optimizer: torch.optim.Optimizer, weight: Tensor, gradients: list[Tensor]) -> Tensor:
+    for gradient in gradients:
+        weight.grad = gradient.clone()
+        optimizer.step()
+    return weight.detach()
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="PyTorch has a Muon since 2.9")
+@pytest.mark.parametrize("shape", [(8, 24), (24, 8), (16, 16)])
+def test_steps_are_those_of_torch(shape: tuple[int, int]) -> None:
+    gradients = [torch.randn(shape) for _ in range(4)]
+    start = torch.randn(shape)
+    mine, its = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    settings: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.05}
+    found = steps_of(Muon([mine], **settings), mine, gradients)
+    its_muon = torch.optim.Muon([its], **settings, adjust_lr_fn="match_rms_adamw")
+    expected = steps_of(its_muon, its, gradients)
+    # A step changes a weight by about 0.02. PyTorch computes in bfloat16, we where that is fast.
+    assert (found - expected).abs().max() < 2e-3
+    assert (found - start).abs().max() > 2e-2
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_convolution_is_a_matrix(layout: torch.memory_format) -> None:
+    gradients = [torch.randn(6, 4, 3, 3) for _ in range(3)]
+    kernel = nn.Parameter(torch.randn(6, 4, 3, 3).to(memory_format=layout))
+    matrix = nn.Parameter(kernel.detach().clone().flatten(1))
+    found = steps_of(Muon([kernel], 0.1), kernel, [g.to(memory_format=layout) for g in gradients])
+    expected = steps_of(Muon([matrix], 0.1), matrix, [g.flatten(1) for g in gradients])
+    torch.testing.assert_close(found.flatten(1), expected)
+
+
+@pytest.mark.parametrize("shape", [(5, 12), (12, 5), (64, 288)])
+def test_momentum_is_made_orthogonal(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape)
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    its_u, values, its_v = torch.linalg.svd(orthogonal(matrix), full_matrices=False)
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+    # The same directions: the orthogonal factors differ by bfloat16 alone.
+    torch.testing.assert_close(its_u @ its_v, u @ v, rtol=0, atol=0.05)
+
+
+def test_a_step_is_as_long_as_one_of_adamw() -> None:
+    weight = nn.Parameter(torch.zeros(32, 16, 3, 3))
+    steps_of(Muon([weight], 1.0, weight_decay=0), weight, [torch.randn_like(weight)])
+    assert float(weight.detach().square().mean().sqrt()) == pytest.approx(0.2, rel=0.25)
+
+
+@pytest.mark.parametrize("name", ["unet_resnet18", "segformer_b0", "unet.small"])
+def test_what_muon_trains(name: str) -> None:
+    model = citysegzoo.create_model(name, num_classes=11)
+    next(model.encoder.parameters()).requires_grad = False
+    names = {id(p): name for name, p in model.named_parameters()}
+    matrices, rest = ([names[id(p)] for p in part] for part in split_weights(model))
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert sorted(matrices + rest) == sorted(trained)
+    assert all(model.get_parameter(name).ndim >= 2 for name in matrices)
+    assert sum(model.get_parameter(name).numel() for name in matrices) > 0.9 * sum(
+        model.get_parameter(name).numel() for name in trained
+    )
+    assert not [name for name in matrices if name.startswith("classifier")]
+    # Left are vectors, the classifier and SegFormer's depthwise convolutions.
+    left = [name for name in rest if model.get_parameter(name).ndim > 1]
+    assert all(name.startswith("classifier") or ".depthwise." in name for name in left)
+
+
+def test_what_muon_does_not_take() -> None:
+    with pytest.raises(ValueError, match=r"two dimensions and more, not \(3,\); give it the first"):
+        Muon([nn.Parameter(torch.zeros(3))])
+    with pytest.raises(ValueError, match="momentum from 0 to below 1, not 0.1, 0.01 and 1"):
+        Muon([nn.Parameter(torch.zeros(3, 3))], 0.1, momentum=1)
+
+
+def test_muon_leaves_what_has_no_gradient() -> None:
+    weight = nn.Parameter(torch.ones(3, 3))
+    assert Muon([weight], 0.1).step(lambda: 5) == 5
+    assert torch.equal(weight, torch.ones(3, 3))
 
 
 # --- the state of a run

@@ -72,6 +72,38 @@ class LabeledImages(Dataset[tuple[Tensor, Tensor]]):
         self.transform = transform
         self._classes = np.full(256, -1, np.int16)  # of each value; -1: there is no such value
         self._classes[list(values)] = list(values.values())
+        self._held: dict[int, tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]] = {}
+
+    def hold(self) -> int:
+        """Decode every image now and keep it, so that no epoch waits for files again.
+
+        Kept before the transform, three bytes a pixel and one for its label, and shared with the
+        forked workers of a ``DataLoader``. Broken samples are not kept: they raise
+        when they are asked for, as without this.
+
+        Returns:
+            The bytes that are kept.
+
+        Raises:
+            MemoryError: If they do not fit.
+        """
+        from tqdm import tqdm
+
+        total = 0
+        for index, pair in enumerate(tqdm(self.files, "reading", leave=False, disable=None)):
+            try:
+                sample = self._read(*pair)
+            except SampleError:
+                continue
+            except MemoryError as error:
+                self._held.clear()
+                raise MemoryError(
+                    f"the {len(self.files)} images do not fit into memory once decoded; the first "
+                    f"{index} take {total / 1e9:.1f} GB."
+                ) from error
+            total += sum(part.nbytes for part in sample)
+            self._held[index] = sample
+        return total
 
     def __len__(self) -> int:
         return len(self.files)
@@ -88,7 +120,11 @@ class LabeledImages(Dataset[tuple[Tensor, Tensor]]):
         """
         from torchvision import tv_tensors
 
-        pixels, target = self._read(*self.files[index])
+        held = self._held.get(index)
+        # Copies: what is done to a sample in place shall not be found in it next time.
+        pixels, target = (
+            (held[0].copy(), held[1].copy()) if held else self._read(*self.files[index])
+        )
         sample = (
             tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1)),
             tv_tensors.Mask(torch.from_numpy(target)),

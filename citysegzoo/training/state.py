@@ -11,7 +11,7 @@ import torch
 
 from citysegzoo.files import replacing
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save_state(
