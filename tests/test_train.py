@@ -318,6 +318,15 @@ def test_checkpointed_activations_train_the_same(streets: Path, tmp_path: Path) 
         assert float(its["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-6)
 
 
+@pytest.mark.slow
+def test_compiled_training_is_the_same(streets: Path, tmp_path: Path) -> None:
+    words = ("--precision", "fp32", "--optimizer", "sgd", "--lr", "0.05")
+    run(streets, tmp_path / "a", *words)
+    run(streets, tmp_path / "b", *words, "--compile")
+    assert_near_runs(tmp_path / "b", tmp_path / "a", statistics=False)
+    run(streets, tmp_path / "b", *words, "--compile", "--resume", "--epochs", "2")
+
+
 def test_it_learns(streets: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     run(streets, output, "--epochs", "15", "--lr", "0.05", "--ema", "0", "--loss",

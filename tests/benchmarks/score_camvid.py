@@ -4,6 +4,8 @@
 
 Prints the scores of each class and their means, from one confusion matrix over the split, single
 scale, unlabelled pixels left out. ``--record`` writes the score into the card of the file.
+``--scales 0.75 1 1.25 --flip`` averages over sizes and mirror images instead, as ``citysegzoo
+segment`` does.
 """
 
 import argparse
@@ -13,6 +15,7 @@ from tqdm import tqdm
 
 import citysegzoo
 from citysegzoo.data import CAMVID_11, CamVid
+from citysegzoo.inference import Segmenter
 from citysegzoo.metrics import ConfusionMatrix
 from citysegzoo.weights import find_record, load_checkpoint, save_checkpoint
 
@@ -26,11 +29,22 @@ def main() -> None:
     parser.add_argument("--split", default="val")
     parser.add_argument("--enlarge", type=int, default=1, help="enlarge the images this often")
     parser.add_argument("--record", action="store_true", help="write the score into the card")
+    parser.add_argument("--scales", type=float, nargs="+", default=[1.0], help="average over sizes")
+    parser.add_argument("--flip", action="store_true", help="average with the mirror image")
     args = parser.parse_args()
+    averaging = args.flip or args.scales != [1.0]
+    if averaging and (args.record or args.enlarge > 1):
+        parser.error("--scales and --flip go neither with --record nor with --enlarge")
 
     model = citysegzoo.create_model(args.model, pretrained="camvid")
+    segmenter = Segmenter(model, precision="fp32", scales=args.scales, flip=args.flip)
     confusion = ConfusionMatrix(len(CAMVID_11), CAMVID_11.ignore_index)
     for image, labels in tqdm(CamVid(args.root, args.split), disable=None):
+        if averaging:
+            pixels = image.as_subclass(torch.Tensor).permute(1, 2, 0).contiguous().numpy()
+            found = torch.from_numpy(segmenter(pixels).labels)
+            confusion.update(found, labels.as_subclass(torch.Tensor))
+            continue
         images = model.preprocessing(image.as_subclass(torch.Tensor)[None])
         if args.enlarge > 1:
             images = torch.nn.functional.interpolate(
