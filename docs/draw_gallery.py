@@ -39,7 +39,7 @@ def run(*words: str) -> None:
 def save(picture: Image.Image, name: str, size: tuple[int, int] | None = None) -> None:
     """One picture of the pages."""
     picture = picture.convert("RGB")
-    options = {"quality": 85} if name.endswith(".jpg") else {"optimize": True}
+    options = {"quality": 85} if name.endswith(".jpg") else {}
     resized = picture.resize(size, Image.Resampling.LANCZOS) if size else picture
     write_image(resized, IMAGES / name, **options)
     print(f"docs/images/{name}")

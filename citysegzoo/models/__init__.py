@@ -14,8 +14,8 @@ OWN_VARIANTS = (
     Variant(
         "unet_resnet18",
         "street",
-        summary="A U-Net on a ResNet-18 of half its width: the default, with bundled weights.",
-        options={"encoder_options": {"width": 32}, "decoder_widths": (128, 64, 32, 32)},
+        summary="A U-Net on a ResNet-18 three quarters as wide: the default, with bundled weights.",
+        options={"encoder_options": {"width": 48}, "decoder_widths": (192, 96, 64, 48)},
     ),
 )
 
