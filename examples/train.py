@@ -150,7 +150,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     recipe.add_argument("--accumulate", type=int, help="parts in which a batch is computed")
     recipe.add_argument("--optimizer", choices=("sgd", "adam", "adamw", "muon"))
     recipe.add_argument("--lr", type=float)
-    recipe.add_argument("--momentum", type=float)
+    recipe.add_argument("--momentum", type=float, help="of sgd")
     recipe.add_argument("--weight-decay", type=float)
     recipe.add_argument(
         "--schedule",
@@ -252,6 +252,8 @@ def settings_of(args: argparse.Namespace, recipe: Recipe | None, images: int) ->
         settings = replace(settings, epochs=math.ceil(recipe.steps / in_epoch))
     schedule = settings.schedule or Cosine(warmup_epochs=settings.epochs / 20)
     settings = replace(settings, augmentation=augmentation, schedule=schedule)
+    if args.momentum is not None and settings.optimizer != "sgd":
+        raise ValueError(f"--momentum is of --optimizer sgd; {settings.optimizer} has its own.")
     if augmentation.scale and not augmentation.crop:
         raise ValueError("--scale gives images of many sizes; add --crop to batch them.")
     taken = [f"{name} {getattr(settings, name)}" for name in unsaid if getattr(args, name) is None]

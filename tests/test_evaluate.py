@@ -376,6 +376,7 @@ def test_command_on_camvid(cam: tuple[Path, Path], tmp_path: Path, capsys) -> No
     assert json.loads(target.read_text()) == json.loads(json.dumps(scores.to_dict()))
 
 
+@pytest.mark.slow
 def test_command_shows_progress_on_a_terminal(city: tuple[Path, Path]) -> None:
     out, shown = run_on_a_terminal("evaluate", *city)
     assert out.startswith("cityscapes34, 5 frames")

@@ -321,7 +321,7 @@ def test_compose_your_own(place: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "pyramid_sum" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("frozen", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_finetune_own_data(
     frozen: bool, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -152,7 +152,7 @@ def same_where_certain(model: SegmentationModel, photo: np.ndarray, given: np.nd
     np.testing.assert_array_equal(given[certain], logits.argmax(0).numpy()[certain])
 
 
-TORCH_FAST = ["unet_bilinear", "segnet"]
+TORCH_FAST = ["segnet"]
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,11 @@ def test_command_says_what_is_wrong(
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"input": "images", "output": "logits"}, {"size": (96, 160)}]
+    "options",
+    [
+        {"input": "images", "output": "logits"},
+        *(pytest.param(o, marks=pytest.mark.slow) for o in ({}, {"size": (96, 160)})),
+    ],
 )
 def test_example_without_torch(options: Any, tmp_path: Path) -> None:
     """The script gives what `segment` gives, where neither torch nor this package can be had."""

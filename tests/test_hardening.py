@@ -399,9 +399,8 @@ sys.exit(bool(wrong))
 """
 
 
-@pytest.mark.parametrize(
-    "round_", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in range(1, 6))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("round_", range(6))
 def test_first_use_in_many_threads(round_: int) -> None:
     """Lazy imports and the registry, which is filled by them, while all threads ask at once."""
     process = start("import sys; sys.setswitchinterval(1e-5)\n" + THREADS)

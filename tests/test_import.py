@@ -56,9 +56,13 @@ def test_segmenting_imports_no_compiler(name: str, tmp_path: Path) -> None:
 
 
 def test_data_is_imported_when_used() -> None:
-    light = loaded_after("import citysegzoo.data; citysegzoo.data.CITYSCAPES_19")
-    assert not light & {"PIL", "citysegzoo.data.samples", "citysegzoo.data.streets"}
-    assert "citysegzoo.data.streets" in loaded_after("from citysegzoo.data import draw_streets")
+    loaded = loaded_after(
+        "import citysegzoo.data; citysegzoo.data.CITYSCAPES_19\n"
+        "import sys; late = {'PIL', 'citysegzoo.data.samples', 'citysegzoo.data.streets'}\n"
+        "assert not late & set(sys.modules)\n"
+        "from citysegzoo.data import draw_streets"
+    )
+    assert "citysegzoo.data.streets" in loaded
     for name in citysegzoo.data.__all__:
         assert getattr(citysegzoo.data, name) is not None
         assert name in dir(citysegzoo.data)

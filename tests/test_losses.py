@@ -218,7 +218,9 @@ def test_peers_where_they_are_right() -> None:
 
 
 @pytest.mark.parametrize("name", OWN)
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize(
+    "reduction", ["mean", *(pytest.param(r, marks=pytest.mark.slow) for r in ("sum", "none"))]
+)
 def test_gradcheck(name: str, reduction: str) -> None:
     logits, target = scene(shape=(2, 4, 5))
     extra: list[dict[str, Any]] = [{}]

@@ -97,9 +97,8 @@ def test_resnet_features_are_torchvisions(stride: int) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "vgg11",
         "vgg13_bn",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("vgg16", "vgg19_bn")),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("vgg11", "vgg16", "vgg19_bn")),
     ],
 )
 def test_vgg_features_are_timms_and_torchvisions(name: str) -> None:
@@ -135,7 +134,9 @@ def test_vgg_without_batch_norm_starts_one_with() -> None:
 @pytest.mark.parametrize(
     ("name", "timm_name", "size"),
     [
-        ("swin_tiny", "swin_tiny_patch4_window7_224", (448, 896)),
+        pytest.param(
+            *("swin_tiny", "swin_tiny_patch4_window7_224", (448, 896)), marks=pytest.mark.slow
+        ),
         ("swinv2_tiny", "swinv2_tiny_window8_256", (512, 768)),
     ],
 )

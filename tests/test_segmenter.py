@@ -294,9 +294,10 @@ assert grown < limit
         # Labels and pixels that were read are 48 MB, two rows of tiles' logits 100 MB; all tiles'
         # would be 400 MB, full-size logits 0.9 GB.
         (3000, 4000, 260),
-        pytest.param(5000, 10000, 900, marks=pytest.mark.slow),
+        (5000, 10000, 900),
     ],
 )
+@pytest.mark.slow
 def test_memory_is_bounded(height: int, width: int, limit: int, tmp_path: Path) -> None:
     arguments = [tmp_path / "image", height, width, limit]
     done = subprocess.run(

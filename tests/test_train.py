@@ -750,7 +750,7 @@ def test_wrong_folders(
     assert not (output / "last.pt").exists()
 
 
-@pytest.mark.parametrize("workers", ["0", "1"])
+@pytest.mark.parametrize("workers", ["0", pytest.param("1", marks=pytest.mark.slow)])
 def test_a_corrupt_image_is_named_or_skipped(
     workers: str, broken: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -847,6 +847,7 @@ def test_runs_that_cannot_go_on(
         (("--crop", "16", "16"), "at least 32"),
         (("--schedule", "cosine:50"), "warm-up of 50 epochs"),
         (("--initial", "/nowhere.safetensors"), "nowhere.safetensors"),
+        (("--optimizer", "muon", "--momentum", "0.8"), "of --optimizer sgd; muon has its own"),
         (("--device", "cuda:9"), "no CUDA device"),
         (("--device", "tpu9000"), "is no device"),
         (("--root", "/nowhere"), "does not exist"),

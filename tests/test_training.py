@@ -256,6 +256,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, An
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NORMS)
 def test_batch_norm_of_two_processes(name: str, two_processes: list[dict[str, Any]]) -> None:
     whole = _normalise(name, NORMS[name](), slice(0, 4))
@@ -296,6 +297,7 @@ def test_names_of_weights_stay() -> None:
     assert not [m for m in model.modules() if type(m) is nn.BatchNorm2d]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CRITERIA)
 def test_losses_of_parts_add_up(name: str, two_processes: list[dict[str, Any]]) -> None:
     criterion = CRITERIA[name]()
@@ -322,6 +324,7 @@ def test_parts_without_a_labelled_pixel() -> None:
     assert [float(weight) for weight in weights] == [0, 0]
 
 
+@pytest.mark.slow
 def test_sum_over_processes(two_processes: list[dict[str, Any]]) -> None:
     assert [found["sum"].tolist() for found in two_processes] == [[3.0], [3.0]]
     assert ALONE.sum(torch.tensor(2.0)) == 2

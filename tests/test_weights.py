@@ -153,6 +153,7 @@ def test_broken_files(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "nothing")
 
 
+@pytest.mark.slow
 def test_missing_imagenet_weights_are_one_sentence(tmp_path: Path) -> None:
     """Without a network and with an empty cache, the error says what to do."""
     program = (
