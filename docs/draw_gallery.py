@@ -1,6 +1,6 @@
 """Make the pictures of the gallery and the first page anew, in docs/images.
 
-    python docs/draw_gallery.py [--runs runs/street1 runs/street2]
+    python docs/draw_gallery.py [--runs runs/street]
 
 The commands are those that the pages print. The page of errors is photographed by Chromium and left
 as it is where there is none; the learning curves are those of the folders of runs.

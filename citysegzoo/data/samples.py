@@ -78,8 +78,8 @@ class LabeledImages(Dataset[tuple[Tensor, Tensor]]):
         """Decode every image now and keep it, so that no epoch waits for files again.
 
         Kept before the transform, three bytes a pixel and one for its label, and shared with the
-        forked workers of a ``DataLoader``. Broken samples are not kept: they raise
-        when they are asked for, as without this.
+        forked workers of a ``DataLoader``. Broken samples are not kept: they raise when they are
+        asked for, as without this.
 
         Returns:
             The bytes that are kept.
@@ -99,7 +99,7 @@ class LabeledImages(Dataset[tuple[Tensor, Tensor]]):
                 self._held.clear()
                 raise MemoryError(
                     f"the {len(self.files)} images do not fit into memory once decoded; the first "
-                    f"{index} take {total / 1e9:.1f} GB."
+                    f"{index} take {total / 1e9:.1f} GB; do without hold() and --in-memory."
                 ) from error
             total += sum(part.nbytes for part in sample)
             self._held[index] = sample
