@@ -22,6 +22,7 @@ from PIL import Image
 import citysegzoo
 import citysegzoo.visualize
 from citysegzoo.cli import main
+from citysegzoo.data import CAMVID_11
 from citysegzoo.files import write_image
 
 IMAGES = Path(__file__).parent.resolve() / "images"
@@ -63,11 +64,10 @@ def overlay_and_palettes() -> None:
         run("segment", "--demo", "--output", palette, "--palette", palette)
     shutil.copy("standard/demo_street_overlay.jpg", IMAGES / "demo_street_overlay.jpg")
     print("docs/images/demo_street_overlay.jpg")
-    labels = citysegzoo.create_model(citysegzoo.DEFAULT_MODEL, pretrained=True).labels
     with Image.open("standard/demo_street_labels.png") as file:
         ids = np.asarray(file)
     overlays = [
-        citysegzoo.visualize.overlay(DEMO, ids, labels, palette=palette).resize((480, 430))
+        citysegzoo.visualize.overlay(DEMO, ids, CAMVID_11, palette=palette).resize((480, 430))
         for palette in ("standard", "safe")
     ]
     save(joined(overlays, across=True), "gallery_palettes.jpg")

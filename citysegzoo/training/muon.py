@@ -30,12 +30,11 @@ def split_weights(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Paramet
         model: A network, frozen parts left out.
     """
     kinds = nn.Conv2d, nn.ConvTranspose2d, nn.Linear
-    head = model.get_submodule("classifier").modules() if hasattr(model, "classifier") else ()
-    heads = set(head)
+    head = set(model.get_submodule("classifier").modules()) if hasattr(model, "classifier") else ()
     chosen = {
         id(module.weight)
         for module in model.modules()
-        if isinstance(module, kinds) and module not in heads and getattr(module, "groups", 1) == 1
+        if isinstance(module, kinds) and module not in head and getattr(module, "groups", 1) == 1
     }
     trained = [p for p in model.parameters() if p.requires_grad]
     return [p for p in trained if id(p) in chosen], [p for p in trained if id(p) not in chosen]
@@ -44,7 +43,7 @@ def split_weights(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Paramet
 class Muon(torch.optim.Optimizer):
     """Steps along the orthogonal matrix that is nearest to the momentum.
 
-    All directions of a weight are then learnt at the same pace, the rare ones too. The weight of a
+    All directions of a weight are then learnt at the same pace. The weight of a
     convolution is the matrix (first dimension, all others). A step is as long as one of AdamW is
     on average (root mean square 0.2), so that both take the same learning rate and weight decay.
 

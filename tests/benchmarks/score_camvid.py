@@ -37,7 +37,8 @@ def main() -> None:
         parser.error("--scales and --flip go neither with --record nor with --enlarge")
 
     model = citysegzoo.create_model(args.model, pretrained="camvid")
-    segmenter = Segmenter(model, precision="fp32", scales=args.scales, flip=args.flip)
+    if averaging:
+        segmenter = Segmenter(model, precision="fp32", scales=args.scales, flip=args.flip)
     confusion = ConfusionMatrix(len(CAMVID_11), CAMVID_11.ignore_index)
     for image, labels in tqdm(CamVid(args.root, args.split), disable=None):
         if averaging:
