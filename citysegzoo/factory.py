@@ -283,8 +283,12 @@ def _find(name: str) -> tuple[Callable[..., Any], Variant | None]:
 
 
 def _plain(value: Any) -> Any:
-    """A sequence of any kind as a tuple, to compare by."""
-    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
+    """A sequence of any kind as a tuple, in mappings too, to compare by."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return tuple(_plain(item) for item in value)
+    return value
 
 
 def _default_classes(builder: Callable[..., Any], variant: Variant | None) -> int:

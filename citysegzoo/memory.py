@@ -20,7 +20,8 @@ def keep_freed_memory() -> bool:
 
     A step of training frees and takes gigabytes, and the system clears every page it hands out.
     On CPUs this makes a step up to 1.4 times as fast, at the price of memory that stays with the
-    process. It holds for the whole process and all its threads; nothing calls it unasked.
+    process. It holds for the main thread, where PyTorch takes its buffers from; glibc has other
+    threads' large buffers come from the system as before. Nothing calls it unasked, and
     :func:`freed_memory_kept` ends it again.
 
     Returns:
@@ -34,8 +35,8 @@ def keep_freed_memory() -> bool:
 def freed_memory_kept() -> Iterator[bool]:
     """:func:`keep_freed_memory` for the time of a ``with`` block, then give back what was kept.
 
-    For work of its own length, such as segmenting many photographs on a CPU. What runs in the
-    thread of the block profits; other threads' large buffers come from the system as before.
+    For work of its own length, such as segmenting many photographs on a CPU. As there,
+    what runs in the main thread profits.
 
     Yields:
         Whether it was done: it can be with glibc, on Linux.

@@ -185,6 +185,7 @@ class SegmentationModel(nn.Module):
         card: Mapping[str, Any] | None = None,
         private: bool = False,
         tag: str | None = None,
+        message: str | None = None,
         token: str | None = None,
         endpoint: str | None = None,
     ) -> str:
@@ -192,7 +193,14 @@ class SegmentationModel(nn.Module):
         from citysegzoo.pretrained import push_to_hub
 
         return push_to_hub(
-            self, repo_id, card=card, private=private, tag=tag, token=token, endpoint=endpoint
+            self,
+            repo_id,
+            card=card,
+            private=private,
+            tag=tag,
+            message=message,
+            token=token,
+            endpoint=endpoint,
         )
 
     @overload

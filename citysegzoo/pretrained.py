@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,7 @@ def push_to_hub(
 
     Raises:
         ValueError: If the model is not as the zoo built it, or the name is none.
+        FileExistsError: If the repository has a tag of that name; nothing is published then.
         OSError: If it cannot be published.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -166,8 +168,15 @@ def push_to_hub(
         # All that can be wrong with the model is found before anything is sent.
         _write(model, Path(folder), card, source=repo_id)
         names = [WEIGHTS, CONFIG, CARD]
-        try:
+        with _explaining(repo_id):
             api.create_repo(repo_id, private=private, exist_ok=True)
+            tags = [known.name for known in api.list_repo_refs(repo_id).tags] if tag else []
+        if tag in tags:
+            raise FileExistsError(
+                f"{repo_id} has a tag {tag!r} already, and nothing was published; give another "
+                "one, or delete that on the Hub."
+            )
+        with _explaining(repo_id):
             # Asked first: what a download raises also is an EntryNotFoundError where the Hub only
             # cannot answer now, and a card that was not seen must not be replaced.
             if api.file_exists(repo_id, CARD):
@@ -181,12 +190,19 @@ def push_to_hub(
             )
             if tag is not None:
                 api.create_tag(repo_id, tag=tag, revision=commit.oid)
-        except Exception as error:
-            known = explained(error, repo_id, "the model", doing="published")
-            if known is None:
-                raise
-            raise known from error
     return f"{repo_id}@{commit.oid}"
+
+
+@contextmanager
+def _explaining(repo_id: str) -> Iterator[None]:
+    """Raise what the Hub's client raises as one sentence."""
+    try:
+        yield
+    except Exception as error:
+        known = explained(error, repo_id, "the model", doing="published")
+        if known is None:
+            raise
+        raise known from error
 
 
 def _write(

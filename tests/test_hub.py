@@ -241,6 +241,22 @@ def test_publishing_what_cannot_be(hub: LoopbackHub, model: citysegzoo.Segmentat
     hub.fail["/api/repos/create"] = 501
     with pytest.raises(OSError, match="could not be published|answered 501"):
         push_to_hub(fresh, WHERE, token="hf_t", endpoint=hub.endpoint)
+    hub.fail["/api/repos/create"] = 403
+    with pytest.raises(PermissionError, match="refused .403. to let this token publish to"):
+        push_to_hub(fresh, WHERE, token="hf_t", endpoint=hub.endpoint)
+    hub.fail["/api/repos/create"] = 422
+    with pytest.raises(OSError, match="the Hub refused the model of .*422"):
+        push_to_hub(fresh, WHERE, token="hf_t", endpoint=hub.endpoint)
+
+
+def test_a_tag_is_not_moved(hub: LoopbackHub, model: citysegzoo.SegmentationModel) -> None:
+    publish(model, hub, tag="v1")
+    commits = hub.commits(WHERE)
+    with pytest.raises(FileExistsError, match="has a tag 'v1' already, and nothing was published"):
+        publish(model, hub, tag="v1")
+    assert hub.commits(WHERE) == commits
+    publish(model, hub, tag="v2")
+    assert set(hub.tags(WHERE)) == {"v1", "v2"}
 
 
 @pytest.mark.slow

@@ -779,6 +779,8 @@ def test_bad_options_are_named() -> None:
         losses.OhemCrossEntropyLoss(fraction=0.5, min_kept=3)
     with pytest.raises(TypeError, match="squared is True or False, not 'no'"):
         losses.DiceLoss(squared="no")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="per_image is True or False, not 'no'"):
+        losses.LovaszSoftmaxLoss(per_image="no")
     with pytest.raises(TypeError, match="upsample is True or False"):
         losses.FocalLoss(upsample=1)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="weights of losses are a list"):

@@ -217,6 +217,12 @@ def test_what_cannot_come_back_is_not_saved(tmp_path: Path) -> None:
         small().save_pretrained(tmp_path / "x", card={"license": "MIT"})
     with pytest.raises(ValueError, match="score of mean_iou is a share"):
         small().save_pretrained(tmp_path / "x", card={"score": {"mean_iou": 61.3}})
+    with pytest.raises(ValueError, match="score of pixel_accuracy is a share"):
+        small().save_pretrained(tmp_path / "x", card={"score": {"pixel_accuracy": 93.9}})
+    with pytest.raises(TypeError, match="score of mean_iou is a number, not 'good'"):
+        small().save_pretrained(tmp_path / "x", card={"score": {"mean_iou": "good"}})
+    with pytest.raises(TypeError, match="class_iou of a card is a dict"):
+        small().save_pretrained(tmp_path / "x", card={"score": {"class_iou": [0.5]}})
     assert not (tmp_path / "x").exists()
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 
 import citysegzoo
 from citysegzoo.cli import main
+from citysegzoo.cli.common import make_folder
 from citysegzoo.data import CAMVID_11, DEMO_IMAGE
 from citysegzoo.inference import Segmenter
 from citysegzoo.inference.segmentation import label_maps
@@ -393,3 +395,11 @@ def test_version(capsys) -> None:
         main(["--version"])
     assert stopped.value.code == 0
     assert capsys.readouterr().out == f"citysegzoo {citysegzoo.__version__}\n"
+
+
+def test_an_output_folder_is_tried_by_many_at_once(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(make_folder, folder) for _ in range(400)]:
+            done.result()
+    assert list(folder.iterdir()) == []

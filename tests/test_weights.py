@@ -110,13 +110,23 @@ def test_other_classes_keep_all_but_the_classifier() -> None:
         ({"pretrained": "cityscapes"}, "no weights named 'cityscapes'; it has: camvid"),
         ({"pretrained": True, "widths": (8, 16, 32, 64, 128)}, "trained with widths=.16, 32, 64"),
         ({"pretrained": True, "skip_first": False}, "trained with skip_first=True; leave"),
+        (
+            {"name": "unet_resnet18.street", "pretrained": True, "encoder_options": {"width": 64}},
+            "trained with encoder_options=.'width': 48",
+        ),
         ({"pretrained": True, "in_channels": 4}, "1 of another shape"),
         ({"pretrained": True, "encoder_weights": True}, "leave encoder_weights out"),
     ],
 )
 def test_weights_that_do_not_fit(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        citysegzoo.create_model("unet.small", **arguments)
+        citysegzoo.create_model(**{"name": "unet.small", **arguments})
+
+
+def test_options_that_the_weights_were_trained_with_are_welcome() -> None:
+    name = "unet_resnet18.street"
+    options = {"encoder_options": {"width": 48}, "decoder_widths": [192, 96, 64, 48]}
+    assert citysegzoo.create_model(name, pretrained=True, **options).num_classes == 11
 
 
 @pytest.mark.parametrize("name", ["unet", "deeplabv3_resnet101.mei2019_dl2"])

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from citysegzoo.cli.common import Commands, add_hardware, make_file_writable, print_table, say
+from citysegzoo.cli.common import Commands, add_hardware, check_file_writable, print_table, say
 
 if TYPE_CHECKING:
     from citysegzoo.benchmark import ModelBenchmark
@@ -69,7 +69,7 @@ def _benchmark(args: argparse.Namespace) -> int:
         if not any(map(PEERS[peer].find, names)):
             PEERS[peer].network(names[0])  # raises, naming those that it has
     if args.json:
-        make_file_writable(args.json)
+        check_file_writable(args.json)
     times = benchmark_imports(settings.rounds)
     imports = {name: Timing.of(taken) for name, taken in times.items()}
     share = ratio(times, "citysegzoo", "torch")

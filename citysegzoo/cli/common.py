@@ -108,34 +108,34 @@ def labels_for(ground_truth: str, name: str | None) -> LabelSet:
     return labels
 
 
-def make_writable(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Make the folder and find out now, not after the work, whether it can be written to."""
-    from citysegzoo.files import replacing
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".citysegzoo-probe"
-        with replacing(probe) as partial:
-            partial.touch()
-        probe.unlink()
+        _try_writing(folder / ".citysegzoo-probe")
     except OSError as error:
         reason = error.strerror or error
         raise OSError(f"the output folder {folder} cannot be written to: {reason}.") from error
+
+
+def check_file_writable(file: Path) -> None:
+    """Find out now, not after the work, whether a file can be written; it stays as it is."""
+    try:
+        _try_writing(file)
+    except OSError as error:
+        if error.errno is None:  # a sentence of `replacing`
+            raise
+        raise OSError(f"{file} cannot be written: {error.strerror}.") from error
 
 
 class _WritableError(Exception):
     """What ends a trial of writing."""
 
 
-def make_file_writable(file: Path) -> None:
-    """Find out now, not after the work, whether a file can be written; it stays as it is."""
+def _try_writing(file: Path) -> None:
+    """Write a temporary file beside it, of a name that no other process has."""
     from citysegzoo.files import replacing
 
-    try:
-        with contextlib.suppress(_WritableError), replacing(file) as partial:
-            partial.touch()
-            raise _WritableError
-    except OSError as error:
-        if error.errno is None:  # a sentence of `replacing`
-            raise
-        raise OSError(f"{file} cannot be written: {error.strerror}.") from error
+    with contextlib.suppress(_WritableError), replacing(file) as partial:
+        partial.touch()
+        raise _WritableError

@@ -11,9 +11,9 @@ from citysegzoo.cli.common import (
     Commands,
     add_hardware,
     add_palette,
+    check_file_writable,
     counted,
-    make_file_writable,
-    make_writable,
+    make_folder,
     say,
     trained,
 )
@@ -81,9 +81,9 @@ def _compare(args: argparse.Namespace) -> int:
         shared = ", ".join(label_set.classes[:-1])
         say(f"the models have different classes; compared are {shared}, the rest is other.")
     if args.output.suffix.lower() in _SUFFIXES:
-        make_file_writable(args.output)
+        check_file_writable(args.output)
     else:
-        make_writable(args.output)
+        make_folder(args.output)
 
     failures = 0
     for photo, sheet in tqdm(

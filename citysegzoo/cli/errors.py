@@ -8,9 +8,9 @@ from pathlib import Path
 from citysegzoo.cli.common import (
     Commands,
     add_palette,
+    check_file_writable,
     counted,
     labels_for,
-    make_file_writable,
     say,
 )
 
@@ -55,7 +55,7 @@ def _errors(args: argparse.Namespace) -> int:
     inputs = {file.resolve() for pair in pairing.pairs for file in pair}
     if args.output.resolve() in inputs | {photo.resolve() for photo in photos.values()}:
         raise ValueError(f"{args.output} is to be read and written; name another --output.")
-    make_file_writable(args.output)
+    check_file_writable(args.output)
 
     errors = find_errors(pairing, labels=labels, worst=args.worst, progress=True)
     page = error_report(errors, photos=photos, palette=args.palette)

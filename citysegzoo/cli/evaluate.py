@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from citysegzoo.cli.common import Commands, counted, labels_for, make_file_writable, say
+from citysegzoo.cli.common import Commands, check_file_writable, counted, labels_for, say
 
 
 def add_parsers(commands: Commands) -> None:
@@ -51,7 +51,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         inputs = {file.resolve() for pair in pairing.pairs for file in pair}
         if args.json.resolve() in inputs:
             raise ValueError(f"{args.json} is to be evaluated and written; name another --json.")
-        make_file_writable(args.json)
+        check_file_writable(args.json)
 
     instances = find_instances(pairing, labels, args.instances)
     scores = evaluate_pairs(

@@ -7,7 +7,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from citysegzoo.cli.common import Commands, add_hardware, add_palette, make_writable, say, trained
+from citysegzoo.cli.common import Commands, add_hardware, add_palette, make_folder, say, trained
 
 
 def add_parsers(commands: Commands) -> None:
@@ -83,7 +83,7 @@ def _segment(args: argparse.Namespace) -> int:
         scales=args.scales,
         flip=args.flip,
     )
-    make_writable(args.output)
+    make_folder(args.output)
     by_name = {photo.stem: photo for photo in photos}
 
     def saved(result: Segmentation, files: tuple[Path, Path]) -> None:

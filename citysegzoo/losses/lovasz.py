@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from citysegzoo.layers import check_flag
 from citysegzoo.losses.base import Reduction, SegmentationLoss, reduce_classes
 from citysegzoo.losses.sorting import sort_errors
 from citysegzoo.losses.statistics import (
@@ -187,7 +188,7 @@ class LovaszSoftmaxLoss(SegmentationLoss):
             reduction=reduction,
             upsample=upsample,
         )
-        self.per_image = per_image
+        self.per_image = check_flag("per_image", per_image)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return lovasz_softmax_loss(

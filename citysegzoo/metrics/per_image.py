@@ -82,6 +82,10 @@ class PerImageScores:
 
     @property
     def mean_iou(self) -> float:
-        """Mean over the images; those without any score (all void) are left out."""
+        """Mean over the images.
+
+        With ``absent="skip"`` an image that is all void has no score and is left out; with
+        ``"zero"`` it counts as 0.
+        """
         values = [value for value in self.image_iou if value == value]
         return sum(values) / len(values) if values else float("nan")

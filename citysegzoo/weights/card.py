@@ -36,7 +36,8 @@ def check_card(card: Mapping[str, Any]) -> dict[str, Any]:
     """The card, if every field is one that cards have.
 
     Raises:
-        TypeError: If it is no mapping, or a field has another name; the nearest is named.
+        TypeError: If it is no mapping, a score is no number, or a field has another name; the
+            nearest is named.
         ValueError: If a score is no share of 0 to 1.
     """
     if not isinstance(card, Mapping):
@@ -49,9 +50,16 @@ def check_card(card: Mapping[str, Any]) -> dict[str, Any]:
             if name not in known:
                 hint = suggestion(str(name), known)
                 raise TypeError(f"{what} has no field {name!r}{hint}; it has {', '.join(known)}.")
-    values = {"mean_iou": score.get("mean_iou", 0.0), **score.get("class_iou", {})}
-    for name, value in values.items():
-        if value is not None and not 0 <= value <= 1:
+    class_iou = score.get("class_iou", {})
+    if not isinstance(class_iou, Mapping):
+        raise TypeError(f"class_iou of a card is a dict of classes, not {class_iou!r:.50}.")
+    shares = {name: score[name] for name in ("mean_iou", "pixel_accuracy") if name in score}
+    for name, value in {**shares, **class_iou}.items():
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"the score of {name} is a number, not {value!r:.50}.")
+        if not 0 <= value <= 1:
             raise ValueError(f"the score of {name} is a share of 0 to 1, not {value!r}.")
     plain: dict[str, Any] = json.loads(json.dumps(dict(card)))
     return plain

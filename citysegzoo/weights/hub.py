@@ -276,6 +276,15 @@ def explained(error: Exception, at: str, file: str, *, doing: str = "fetched") -
         return FileNotFoundError(f"{at} has no file {file}; it holds no model of citysegzoo.")
     if isinstance(error, errors.HfHubHTTPError) and getattr(error, "response", None) is not None:
         status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403):
+            what = "publish to" if doing == "published" else "read"
+            return PermissionError(
+                f"the Hub refused ({status}) to let this token {what} {at}; log in with "
+                "`hf auth login`, or pass a token= that may."
+            )
+        if status is not None and 400 <= status < 500 and status not in (408, 429):
+            said = getattr(error, "server_message", None) or "no reason given"
+            return OSError(f"the Hub refused {file} of {at} ({status}): {said}.")
         return OSError(f"the Hub answered {status} for {file} of {at}; try again later.")
     # The client's own errors, some an OSError and some not, by whichever library it is built on.
     if type(error).__module__.partition(".")[0] in _CLIENTS:
