@@ -638,8 +638,10 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, help="also write the label map, CamVid ids, as PNG")
     args = parser.parse_args()
     picture, labels = draw_scene()
+    args.output.parent.mkdir(parents=True, exist_ok=True)
     picture.save(args.output, quality=90)
     if args.labels:
+        args.labels.parent.mkdir(parents=True, exist_ok=True)
         labels.save(args.labels)
 
 

@@ -82,5 +82,6 @@ if __name__ == "__main__":
     try:
         main()
     except Exception as error:  # onnxruntime's errors are of its own kinds
-        print(f"segment_onnx.py: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
+        said = str(error).strip() or type(error).__name__
+        print(f"segment_onnx.py: {said.splitlines()[-1]}", file=sys.stderr)
         sys.exit(2)
