@@ -30,6 +30,7 @@ from citysegzoo.registry import (
     check_mapping,
     check_name,
     check_options,
+    function_of,
     natural_sorted,
     options_of,
     suggestion,
@@ -122,7 +123,7 @@ def model_info(name: str) -> ModelInfo:
     defaults = options_of(builder)
     num_classes = _default_classes(builder, variant)
     preset = dict(variant.options) if variant else {}
-    function = getattr(builder, "func", builder)
+    function = function_of(builder)
     return ModelInfo(
         name=name,
         architecture=name.partition(".")[0],

@@ -235,13 +235,17 @@ def check_flag(name: str, value: object) -> bool:
     return value
 
 
-def check_number(name: str, value: object, *, least: float = 0.0) -> float:
-    """``value`` as a finite float of at least ``least``, or one sentence saying so."""
+def check_number(
+    name: str, value: object, *, least: float = 0.0, above: float | None = None
+) -> float:
+    """``value`` as a finite float, of at least ``least`` or above ``above``, or one sentence."""
+    bound = f"of at least {least:g}" if above is None else f"above {above:g}"
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number of at least {least:g}, not {value!r}.")
+        raise TypeError(f"{name} must be a number {bound}, not {value!r}.")
     number = float(value)
-    if not least <= number < float("inf"):
-        raise ValueError(f"{name} must be a finite number of at least {least:g}, not {value!r}.")
+    large_enough = number >= least if above is None else number > above
+    if not (large_enough and number < float("inf")):
+        raise ValueError(f"{name} must be a finite number {bound}, not {value!r}.")
     return number
 
 

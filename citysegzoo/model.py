@@ -16,7 +16,7 @@ from citysegzoo.blueprint import Blueprint
 from citysegzoo.data.labels import LabelSet, default_labels
 from citysegzoo.data.preprocessing import IMAGENET, Preprocessing
 from citysegzoo.layers import check_positive, check_positives, exporting, resize, tracing
-from citysegzoo.registry import ENCODERS, options_of
+from citysegzoo.registry import ENCODERS, function_of, options_of
 
 if TYPE_CHECKING:
     from citysegzoo.inference import Image, Segmentation
@@ -221,6 +221,18 @@ class SegmentationModel(nn.Module):
         return segment(self, image)
 
 
+def require_weights(model: SegmentationModel) -> None:
+    """Raise a ValueError for a model that was built without memory and still has none."""
+    if any(weight.is_meta for weight in model.parameters()):
+        raise ValueError("the model is on the meta device and has no weights; load some first.")
+
+
+def require_labels_that_fit(model: SegmentationModel) -> None:
+    """Raise a ValueError for more classes than the uint8 of a label map can tell apart."""
+    if model.num_classes > 256:
+        raise ValueError(f"label maps are 8-bit; the model has {model.num_classes} classes.")
+
+
 def resize_smoothly(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear with antialiasing, as :func:`torchvision.transforms.functional.resize` does it."""
     if not exporting() and tuple(x.shape[-2:]) == tuple(size):
@@ -237,7 +249,7 @@ def encoders_with_indices() -> list[str]:
     names = []
     for name in ENCODERS.names():
         builder = ENCODERS[name]
-        kind = getattr(builder, "func", builder)  # a family registers its members as partials
+        kind = function_of(builder)
         if isinstance(kind, type) and issubclass(kind, PoolingEncoder):
             needs = " with pool_last=True" if "pool_last" in options_of(builder) else ""
             names.append(f"{name}{needs}")

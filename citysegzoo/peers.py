@@ -18,6 +18,7 @@ from citysegzoo.data import IMAGENET
 from citysegzoo.encoders.mit import SIZES
 from citysegzoo.factory import create_model, list_models
 from citysegzoo.model import SegmentationModel
+from citysegzoo.models.segformer import published_decoder_width
 from citysegzoo.weights import detect_layout, load_weights
 
 Pixels = npt.NDArray[np.uint8]
@@ -88,7 +89,7 @@ def _build_transformers(transformers: Any, kind: str, backbone: str) -> nn.Modul
     config = transformers.SegformerConfig(
         hidden_sizes=widths,
         depths=depths,
-        decoder_hidden_size=256 if backbone in ("b0", "b1") else 768,
+        decoder_hidden_size=published_decoder_width(backbone),
         num_labels=CLASSES,
     )
     return getattr(transformers, kind)(config)

@@ -1,6 +1,6 @@
 """One small registry: register, look up, list, suggest.
 
-Encoders, decoders and models each live in an instance of :class:`Registry`. A registered
+Encoders, decoders, models and losses each live in an instance of :class:`Registry`. A registered
 builder is a callable whose *keyword-only* parameters are its options, so that an option
 can be checked before anything is built.
 """
@@ -97,6 +97,12 @@ def options_of(builder: Callable[..., Any]) -> dict[str, Any]:
         for name, parameter in inspect.signature(builder).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
+
+
+def function_of(builder: Callable[..., Any]) -> Callable[..., Any]:
+    """What a builder is made of: a family registers its members as partials of one function."""
+    function: Callable[..., Any] = getattr(builder, "func", builder)
+    return function
 
 
 def check_mapping(what: str, options: object) -> None:

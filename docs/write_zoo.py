@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 import citysegzoo
+from citysegzoo.benchmark import count_flops
 from citysegzoo.files import replacing
-from citysegzoo.model import SegmentationModel
-from citysegzoo.registry import DECODERS, ENCODERS, Registry
+from citysegzoo.registry import DECODERS, ENCODERS, Registry, function_of
 from citysegzoo.reports._report import figure_text
 from citysegzoo.variant import Result
 from citysegzoo.weights import WeightsRecord
@@ -71,7 +70,7 @@ def row(name: str) -> str:
         f"`{part_name(ENCODERS, model.encoder, hint=info.architecture)}`",
         f"`{part_name(DECODERS, model.decoder)}`",
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}",
-        f"{gflops(model):.1f}",
+        f"{count_flops(model, SIZE) / 1e9:.1f}",
         str(model.encoder.strides[-1]),
         ", ".join(f"`{record.tag}`" for record in info.weights),
         next(measured(name, info.weights), ""),
@@ -80,19 +79,12 @@ def row(name: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def gflops(model: SegmentationModel) -> float:
-    """Billions of floating-point operations of one image."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.empty(1, model.encoder.in_channels, *SIZE, device="meta"))
-    return counter.get_total_flops() / 1e9
-
-
 def part_name(registry: Registry, part: nn.Module, *, hint: str = "") -> str:
     """The registered name of an encoder or decoder: that of its class, of the same layers.
 
     Names that ``hint`` ends in are tried first, which spares building the others.
     """
-    kinds = {name: _kind(registry[name]) for name in registry.names()}
+    kinds = {name: function_of(registry[name]) for name in registry.names()}
     names = [name for name, kind in kinds.items() if kind is type(part)]
     if len(names) == 1:
         return names[0]
@@ -100,10 +92,6 @@ def part_name(registry: Registry, part: nn.Module, *, hint: str = "") -> str:
     names.sort(key=lambda name: not hint.endswith(name))
     # Where options changed the layers, none has them, and the name says which it is.
     return next((name for name in names if _layers(name) == layers), names[0])
-
-
-def _kind(builder: object) -> object:
-    return getattr(builder, "func", builder)  # a family registers its members as partials
 
 
 @functools.cache

@@ -32,8 +32,9 @@ import citysegzoo
 from citysegzoo.data import CAMVID_11, CITYSCAPES_34, CamVid, Cityscapes, LabelSet
 from citysegzoo.data.cityscapes import LABELS as CITYSCAPES_VALUES
 from citysegzoo.files import replacing, write_image
+from citysegzoo.images import read_ids
 from citysegzoo.metrics import CityscapesEvaluator, ConfusionMatrix
-from citysegzoo.metrics.folders import FramePair, Pairing, find_instances, read_ids
+from citysegzoo.metrics.folders import FramePair, Pairing, find_instances
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

@@ -50,7 +50,7 @@ from citysegzoo.data import (
 )
 from citysegzoo.data.labels import LabelSet
 from citysegzoo.files import replacing, write_image
-from citysegzoo.inference.network import computes_bf16
+from citysegzoo.hardware import computes_bf16
 from citysegzoo.losses import CLASS_WEIGHTS, CombinedLoss, count_pixels, create_loss
 from citysegzoo.memory import keep_freed_memory, limit_memory
 from citysegzoo.metrics import ConfusionMatrix, SegmentationScores

@@ -17,13 +17,13 @@ from citysegzoo.data.labels import (
     CITYSCAPES_CLASSES,
     LabelSet,
 )
+from citysegzoo.images import read_ids
 from citysegzoo.metrics.cityscapes import CityscapesScores
 from citysegzoo.metrics.folders import (
     evaluate_folders,
     find_instances,
     labels_of,
     pair_files,
-    read_ids,
 )
 from citysegzoo.visualize import label_image
 
@@ -462,7 +462,7 @@ def test_bad_folders(cam: tuple[Path, Path], tmp_path: Path, capsys) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     for arguments, part in (
-        ((cam[0], cam[1]), "do not say what its values are; give --labels"),
+        ((cam[0], cam[1]), "do not say what its values are; give labels (--labels)"),
         ((cam[0], tmp_path / "no"), "no does not exist"),
         ((tmp_path / "no", cam[1], "--labels", "camvid11"), "no does not exist"),
         ((empty, cam[1], "--labels", "camvid11"), "empty holds no label image"),

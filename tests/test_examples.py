@@ -23,8 +23,8 @@ import citysegzoo
 from citysegzoo.cli import main as citysegzoo_command
 from citysegzoo.data import CAMVID_11, CITYSCAPES_CATEGORIES, LabelSet, draw_streets
 from citysegzoo.data.labels import CITYSCAPES_CLASSES
+from citysegzoo.images import read_ids
 from citysegzoo.metrics import ConfusionMatrix
-from citysegzoo.metrics.folders import read_ids
 from citysegzoo.pretrained import save_pretrained
 from citysegzoo.registry import DECODERS
 

@@ -28,8 +28,7 @@ from hypothesis import strategies as st
 import citysegzoo
 from citysegzoo import cli
 from citysegzoo.data.labels import LABEL_SETS
-from citysegzoo.inference.images import read_image
-from citysegzoo.metrics.folders import read_ids
+from citysegzoo.images import read_ids, read_image
 from citysegzoo.weights import LAYOUTS, convert_state_dict, detect_layout, read_state_dict
 from citysegzoo.weights.checkpoint import save_checkpoint
 from citysegzoo.weights.config import ModelConfig

@@ -162,7 +162,7 @@ def bomb(path: Path, width: int, height: int) -> Path:
 READ = """
 import resource, sys, warnings
 from pathlib import Path
-from citysegzoo.inference.images import read_image
+from citysegzoo.images import read_image
 warnings.simplefilter("ignore")
 def status(name):  # in KiB; getrusage's peak begins at that of the process that started this one
     lines = Path("/proc/self/status").read_text().splitlines()

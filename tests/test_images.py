@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 
 from citysegzoo.files import replacing
-from citysegzoo.inference.images import find_images, read_image
+from citysegzoo.images import find_images, read_image
 
 WIDTH, HEIGHT = 48, 40
 RAMP = np.linspace(0, 255, HEIGHT * WIDTH).round().astype(np.uint8).reshape(HEIGHT, WIDTH)

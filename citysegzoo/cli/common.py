@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from citysegzoo.data.labels import LabelSet
     from citysegzoo.model import SegmentationModel
 
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -92,20 +91,6 @@ def trained(name: str, tag: str | None) -> SegmentationModel:
     if tag is not None:
         raise ValueError(f"--weights names weights of a model of the zoo; {name} has one set only.")
     return load(name)
-
-
-def labels_for(ground_truth: str, name: str | None) -> LabelSet:
-    """The label set of that name, or without one that which the names of the ground truth say."""
-    from citysegzoo.data.labels import LABEL_SETS, find_labels
-    from citysegzoo.metrics.folders import labels_of
-
-    labels = labels_of(ground_truth) if name is None else find_labels(name)
-    if labels is None:
-        raise ValueError(
-            f"the names in {ground_truth} do not say what its values are; give --labels, one of "
-            f"{', '.join(LABEL_SETS)}."
-        )
-    return labels
 
 
 def make_folder(folder: Path) -> None:

@@ -61,8 +61,8 @@ def _compare(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from citysegzoo.files import write_image
+    from citysegzoo.images import read_image
     from citysegzoo.inference import Failure, Segmenter, find_images
-    from citysegzoo.inference.images import read_image
     from citysegzoo.inference.stream import FAILURES
     from citysegzoo.visualize import common_labels, contact_sheet, disagreement
 

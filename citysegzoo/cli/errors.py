@@ -10,7 +10,6 @@ from citysegzoo.cli.common import (
     add_palette,
     check_file_writable,
     counted,
-    labels_for,
     say,
 )
 
@@ -43,7 +42,7 @@ def add_parsers(commands: Commands) -> None:
 
 def _errors(args: argparse.Namespace) -> int:
     from citysegzoo.files import replacing
-    from citysegzoo.metrics.folders import pair_files
+    from citysegzoo.metrics.folders import labels_for, pair_files
     from citysegzoo.visualize.errors import find_errors, find_photos
     from citysegzoo.visualize.report import error_report
 

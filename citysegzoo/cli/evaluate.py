@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from citysegzoo.cli.common import Commands, check_file_writable, counted, labels_for, say
+from citysegzoo.cli.common import Commands, check_file_writable, counted, say
 
 
 def add_parsers(commands: Commands) -> None:
@@ -43,7 +43,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from citysegzoo.data.labels import CITYSCAPES_34
     from citysegzoo.files import replacing
     from citysegzoo.metrics.cityscapes import CityscapesScores
-    from citysegzoo.metrics.folders import evaluate_pairs, find_instances, pair_files
+    from citysegzoo.metrics.folders import evaluate_pairs, find_instances, labels_for, pair_files
 
     labels = labels_for(args.ground_truth, args.labels)
     pairing = pair_files(args.predictions, args.ground_truth, labels)

@@ -53,7 +53,7 @@ def _weights(args: argparse.Namespace) -> int:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from citysegzoo.data.labels import find_labels
+    from citysegzoo.data.labels import find_label_set
     from citysegzoo.factory import create_model
     from citysegzoo.weights import detect_layout, load_weights, read_state_dict
 
@@ -75,7 +75,7 @@ def _convert(args: argparse.Namespace) -> int:
         model = create_model(args.model, num_classes=len(last))
     load_weights(model, converted, source=str(args.checkpoint))
     if args.labels is not None:
-        model.labels = find_labels(args.labels)
+        model.labels = find_label_set(args.labels)
     left = len(state) - len(converted)
     print(f"layout: {layout.name}, {layout.description}")
     print(f"model: {model.name}, {model.num_classes} classes ({model.labels.name})")

@@ -138,7 +138,7 @@ def _check_cityscapes(root: Path, read: bool, progress: bool) -> Iterator[SplitR
             yield SplitReport(
                 name=f"{kind} {split}",
                 images=len(cityscapes.find_images(root, split)),
-                labels=len(cityscapes.find_labels(root, split, kind)),
+                labels=len(cityscapes.find_label_files(root, split, kind)),
                 official=official,
                 required=kind == "fine" and split in ("train", "val"),
                 problem=dataset if isinstance(dataset, str) else None,

@@ -96,7 +96,7 @@ class Cityscapes(LabeledImages):
             )
         files = pair_by_key(
             find_images(root, split),
-            find_labels(root, split, annotations),
+            find_label_files(root, split, annotations),
             folders=folders,
             source=_get(*packages(split, annotations)),
         )
@@ -119,7 +119,7 @@ def find_images(root: Path, split: str) -> dict[str, Path]:
     return _by_frame(image_folder(root, split), f"_{IMAGES}.png")
 
 
-def find_labels(root: Path, split: str, annotations: str) -> dict[str, Path]:
+def find_label_files(root: Path, split: str, annotations: str) -> dict[str, Path]:
     """The label images of a split by ``<city>/<frame>``, sorted."""
     ending = f"_{ANNOTATIONS[annotations]}_labelIds.png"
     return _by_frame(label_folder(root, split, annotations), ending)

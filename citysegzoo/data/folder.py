@@ -6,9 +6,10 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from citysegzoo.data.labels import LabelSet, find_labels
+from citysegzoo.data.labels import LabelSet, find_label_set
 from citysegzoo.data.pairing import list_files, pair_by_key, require_folder
 from citysegzoo.data.samples import LabeledImages, Transform
+from citysegzoo.images import LABEL_SUFFIXES, SUFFIXES
 
 
 class Folder(LabeledImages):
@@ -38,11 +39,7 @@ class Folder(LabeledImages):
         *,
         transform: Transform | None = None,
     ) -> None:
-        # Not above: these modules use the label sets of this package.
-        from citysegzoo.inference.images import SUFFIXES
-        from citysegzoo.metrics.folders import SUFFIXES as LABEL_SUFFIXES
-
-        classes = find_labels(label_set)
+        classes = find_label_set(label_set)
         folders = Path(images), Path(labels)
         for folder, what in zip(folders, ("images", "labels"), strict=True):
             require_folder(folder, data="the dataset", source=f"name the folder of the {what}")

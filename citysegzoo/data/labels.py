@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -326,7 +325,7 @@ of CamVid's 11 by 18.1 instead of 3.1. Of 34, by 8.7: too many for colour alone.
 """
 
 
-def find_labels(labels: LabelSet | str) -> LabelSet:
+def find_label_set(labels: LabelSet | str) -> LabelSet:
     """A label set, by itself or by name.
 
     Raises:
@@ -338,9 +337,10 @@ def find_labels(labels: LabelSet | str) -> LabelSet:
     if not isinstance(labels, str):
         raise TypeError(f"labels are a LabelSet or the name of one, not {labels!r}.")
     if labels not in LABEL_SETS:
-        near = difflib.get_close_matches(labels.lower(), LABEL_SETS, n=2)
-        hint = f"; did you mean {' or '.join(map(repr, near))}" if near else ""
+        from citysegzoo.registry import suggestion  # which needs PyTorch, and this page does not
+
         raise ValueError(
-            f"there is no label set {labels!r}{hint}; there are {', '.join(LABEL_SETS)}."
+            f"there is no label set {labels!r}{suggestion(labels, LABEL_SETS)}; there are "
+            f"{', '.join(LABEL_SETS)}."
         )
     return LABEL_SETS[labels]

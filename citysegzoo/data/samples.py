@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from citysegzoo.data.labels import LabelSet
+from citysegzoo.images import read_ids, read_image
 
 Transform = Callable[[Any, Any], tuple[Any, Any]]
 """Called with an image and its labels, returns both."""
@@ -140,8 +141,6 @@ class LabeledImages(Dataset[tuple[Tensor, Tensor]]):
         Raises:
             SampleError: If the file cannot be read or a value is no label.
         """
-        from citysegzoo.metrics.folders import read_ids
-
         file = self.files[index][1]
         try:
             ids = read_ids(file)
@@ -152,10 +151,6 @@ class LabeledImages(Dataset[tuple[Tensor, Tensor]]):
     def _read(
         self, image: Path, label: Path
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        # Not above: these modules use the label sets of this package.
-        from citysegzoo.inference.images import read_image
-        from citysegzoo.metrics.folders import read_ids
-
         # By Pillow. torchvision.io.decode_png takes 0.88 of its time (27 and 31 ms for a drawn
         # 2048x1024 image on one core, torchvision 0.29, Pillow 13), but a file with a wrong
         # checksum ends the process there, by a segmentation fault, where Pillow raises.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from citysegzoo.files import replacing
 from citysegzoo.layers import check_positives
-from citysegzoo.model import SegmentationModel
+from citysegzoo.model import SegmentationModel, require_weights
 
 Input = Literal["pixels", "images"]
 Output = Literal["labels", "logits"]
@@ -63,8 +63,7 @@ class Plan:
             if value not in get_args(kinds):
                 raise ValueError(f"{name} is {' or '.join(map(repr, get_args(kinds)))}, not "
                                  f"{value!r}.")  # fmt: skip
-        if any(weight.is_meta for weight in model.parameters()):
-            raise ValueError("the model is on the meta device and has no weights; load some first.")
+        require_weights(model)
         if output == "labels" and model.num_classes > 256:
             raise ValueError(
                 f"label maps are 8-bit; the model has {model.num_classes} classes: export its "

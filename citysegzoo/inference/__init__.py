@@ -1,6 +1,6 @@
 """From photographs to label maps."""
 
-from citysegzoo.inference.images import Image, find_images, read_image
+from citysegzoo.images import Image, find_images, read_image
 from citysegzoo.inference.segmentation import Segmentation, segment
 from citysegzoo.inference.segmenter import Segmenter
 from citysegzoo.inference.stream import Failure

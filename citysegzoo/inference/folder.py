@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from citysegzoo.inference.images import find_images
+from citysegzoo.images import find_images
 from citysegzoo.inference.segmentation import Segmentation, check_outputs
 from citysegzoo.inference.stream import FAILURES, Failure, warn
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from citysegzoo.hardware import computes_bf16
 from citysegzoo.inference.folding import fold_batch_norm
+from citysegzoo.model import require_weights
 from citysegzoo.weights.checkpoint import MappedFiles
 
 if TYPE_CHECKING:
@@ -54,8 +56,7 @@ class Network:
         channels_last: bool = True,
         compile: bool = False,  # noqa: A002
     ) -> None:
-        if any(weight.is_meta for weight in model.parameters()):
-            raise ValueError("the model is on the meta device and has no weights; load some first.")
+        require_weights(model)
         self.device = find_device(device)
         self.dtype = find_dtype(precision, self.device)
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -156,15 +157,6 @@ def find_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     if precision == "fp16" and device.type == "cpu":
         raise ValueError("precision 'fp16' is for GPUs; use 'bf16' or 'fp32' on a CPU.")
     return _DTYPES[precision]
-
-
-def computes_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is computed by the hardware, and not emulated."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    # Emulated, bf16 is slower than fp32. PyTorch has no public question for it yet.
-    questions = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return device.type == "cpu" and any(getattr(torch.cpu, q, bool)() for q in questions)
 
 
 def _single(tensor: Tensor) -> torch.dtype:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from citysegzoo.data.labels import LabelSet, Palette
 from citysegzoo.files import write_image
-from citysegzoo.inference.images import Image, read_image
+from citysegzoo.images import Image, read_image
 from citysegzoo.inference.label_map import upsampled_labels
+from citysegzoo.model import require_labels_that_fit, require_weights
 
 if TYPE_CHECKING:
     from citysegzoo.model import SegmentationModel
@@ -147,12 +148,10 @@ def segment(model: SegmentationModel, image: Any) -> Any:
             result if names.count(result.name) == 1 else replace(result, name=f"{result.name}_{i}")
             for i, result in enumerate(results)
         ]
-    if model.num_classes > 256:
-        raise ValueError(f"label maps are 8-bit; the model has {model.num_classes} classes.")
+    require_labels_that_fit(model)
+    require_weights(model)
     pixels = read_image(image)
     weight = next(model.parameters())
-    if weight.is_meta:
-        raise ValueError("the model is on the meta device and has no weights; load some first.")
     training = [module for module in model.modules() if module.training]
     if training:
         model.eval()

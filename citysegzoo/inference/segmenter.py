@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from citysegzoo.base import MIN_SIZE
-from citysegzoo.inference.images import Image, read_image
+from citysegzoo.images import Image, read_image
 from citysegzoo.inference.network import Network, Precision
 from citysegzoo.inference.segmentation import Segmentation, file_of, label_maps
 from citysegzoo.inference.stream import Failure, Pixels, computed, warn
 from citysegzoo.inference.tiles import Maps, Tiling, blended_rows, one_thread, tiling
 from citysegzoo.layers import check_flag, check_number, check_positive, check_positives
-from citysegzoo.model import resize_smoothly
+from citysegzoo.model import require_labels_that_fit, resize_smoothly
 
 if TYPE_CHECKING:
     from citysegzoo.model import SegmentationModel
@@ -71,8 +71,7 @@ class Segmenter:
         fold: bool = True,
         channels_last: bool = True,
     ) -> None:
-        if model.num_classes > 256:
-            raise ValueError(f"label maps are 8-bit; the model has {model.num_classes} classes.")
+        require_labels_that_fit(model)
         self.scales = tuple(check_number("each of scales", scale) for scale in scales)
         if not self.scales or min(self.scales) <= 0:
             raise ValueError(f"scales are one or more numbers above 0, not {scales!r}.")

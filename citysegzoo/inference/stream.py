@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from citysegzoo.inference.images import Image
+from citysegzoo.images import Image
 from citysegzoo.inference.segmentation import file_of
 
 Pixels = npt.NDArray[np.uint8]

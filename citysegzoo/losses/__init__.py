@@ -15,8 +15,6 @@ from citysegzoo.losses import reports as _reports  # noqa: F401  registers the r
 from citysegzoo.losses.base import SegmentationLoss
 from citysegzoo.losses.class_weights import (
     CLASS_WEIGHTS,
-    PixelCounts,
-    count_pixels,
     enet_weights,
     inverse_frequency_weights,
     inverse_root_weights,
@@ -31,6 +29,7 @@ from citysegzoo.losses.generalized_dice import GeneralizedDiceLoss, generalized_
 from citysegzoo.losses.iou import IoULoss, iou_loss
 from citysegzoo.losses.lovasz import LovaszSoftmaxLoss, lovasz_softmax_loss
 from citysegzoo.losses.ohem import OhemCrossEntropyLoss, ohem_cross_entropy_loss
+from citysegzoo.losses.pixel_counts import PixelCounts, count_pixels
 from citysegzoo.losses.statistics import SoftmaxStatistics, softmax_statistics
 from citysegzoo.losses.tversky import TverskyLoss, tversky_loss
 from citysegzoo.registry import LOSSES, register_loss

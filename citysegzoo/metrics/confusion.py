@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from citysegzoo.data.labels import LabelSet, find_labels, numbered_labels
+from citysegzoo.data.labels import LabelSet, find_label_set, numbered_labels
 from citysegzoo.files import replacing
 from citysegzoo.layers import check_ignore_index, check_positive
 from citysegzoo.metrics.counting import count_pairs
@@ -145,7 +145,7 @@ class ConfusionMatrix:
         Raises:
             ValueError: If the label set has another number of classes, or wrong labels were met.
         """
-        labels = numbered_labels(self.num_classes) if labels is None else find_labels(labels)
+        labels = numbered_labels(self.num_classes) if labels is None else find_label_set(labels)
         if len(labels) != self.num_classes:
             raise ValueError(
                 f"the label set {labels.name!r} has {len(labels)} classes and the matrix "

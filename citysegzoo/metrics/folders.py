@@ -12,28 +12,22 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
-import PIL.Image
 
 from citysegzoo.data.labels import (
     CITYSCAPES_19,
     CITYSCAPES_34,
     LABEL_SETS,
     LabelSet,
-    find_labels,
+    find_label_set,
 )
-from citysegzoo.inference.images import PixelsError, read_file
+from citysegzoo.hardware import available_cores
+from citysegzoo.images import LABEL_SUFFIXES, read_ids
 from citysegzoo.metrics.cityscapes import CityscapesEvaluator, CityscapesScores
 from citysegzoo.metrics.confusion import ConfusionMatrix
 
 if TYPE_CHECKING:
     from citysegzoo.metrics.scores import SegmentationScores
-
-# Formats that keep every value; a JPEG would make new classes along the edges.
-_FORMATS = ("PNG", "BMP", "TIFF")
-SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
-"""What the names of label images end in."""
 
 _ENDINGS = {
     CITYSCAPES_34.name: "_gtFine_labelIds.png",
@@ -62,22 +56,6 @@ class Pairing:
     unused: tuple[Path, ...] = field(default=(), repr=False)
 
 
-def read_ids(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
-    """Read an image whose values are ids, as they are in the file.
-
-    Args:
-        path: A PNG, BMP or TIFF file in grey or with a palette, whose indices count.
-
-    Returns:
-        ``(H, W)``: uint8, uint16 for 16 bits (instance ids), int32 for 32.
-
-    Raises:
-        OSError: If the file cannot be opened, as the subclass that says why.
-        ValueError: If it is no readable image of such ids.
-    """
-    return read_file(os.fsdecode(path), _ids, _FORMATS)
-
-
 def labels_of(ground_truth: str | os.PathLike[str]) -> LabelSet | None:
     """The label set that the names of Cityscapes' files tell, label ids first; None for others.
 
@@ -92,6 +70,24 @@ def labels_of(ground_truth: str | os.PathLike[str]) -> LabelSet | None:
         if any(_is_official(file, labels) for file in files):
             return labels
     return None
+
+
+def labels_for(
+    ground_truth: str | os.PathLike[str], labels: LabelSet | str | None = None
+) -> LabelSet:
+    """A label set, by itself, by name or, if it is None, by the names of Cityscapes' files.
+
+    Raises:
+        OSError: As :func:`labels_of`.
+        ValueError: If there is none of that name, or the files' names do not tell.
+    """
+    found = labels_of(ground_truth) if labels is None else find_label_set(labels)
+    if found is None:
+        raise ValueError(
+            f"the names in {ground_truth} do not say what its values are; give labels (--labels), "
+            f"one of {', '.join(LABEL_SETS)}."
+        )
+    return found
 
 
 def pair_files(
@@ -211,12 +207,7 @@ def evaluate_folders(
         OSError: If a file cannot be read, or is missing.
         ValueError: If files do not pair, sizes differ, or pixel values are no classes.
     """
-    labels = labels_of(ground_truth) if labels is None else find_labels(labels)
-    if labels is None:
-        raise ValueError(
-            f"the names in {ground_truth} do not say what its values are; give labels, one of "
-            f"{', '.join(LABEL_SETS)}."
-        )
+    labels = labels_for(ground_truth, labels)
     return evaluate_pairs(
         pair_files(predictions, ground_truth, labels),
         labels=labels,
@@ -237,8 +228,7 @@ def evaluate_pairs(
     """Score the pairs of :func:`pair_files`; all else is as for :func:`evaluate_folders`."""
     from tqdm import tqdm
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers = cores or 1 if workers is None else workers
+    workers = available_cores() if workers is None else workers
     if not isinstance(workers, int) or isinstance(workers, bool):
         raise TypeError(f"workers must be a whole number, not {workers!r}.")
     if workers < 1:
@@ -339,7 +329,8 @@ def _truths(path: Path, labels: LabelSet) -> list[Path]:
 
 def _empty(folder: Path) -> FileNotFoundError:
     return FileNotFoundError(
-        f"the folder {folder} holds no label image; it needs files ending in {', '.join(SUFFIXES)}."
+        f"the folder {folder} holds no label image; it needs files ending in "
+        f"{', '.join(LABEL_SUFFIXES)}."
     )
 
 
@@ -372,7 +363,7 @@ def _files(path: Path) -> list[Path]:
         found += [
             Path(folder, name)
             for name in names
-            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+            if name.lower().endswith(LABEL_SUFFIXES) and not name.startswith(".")
         ]
     return sorted(found)
 
@@ -409,19 +400,3 @@ def _by_stem(truths: list[Path], root: Path, found: list[Path], its_root: Path) 
         matches = by_key.get(name, []) + by_key.get(f"{name}_labels", [])
         candidates[truth] = (f"{name}.png or {name}_labels.png", matches)
     return candidates
-
-
-def _ids(image: PIL.Image.Image) -> npt.NDArray[Any]:
-    if image.mode in ("L", "P"):
-        return np.array(image)
-    if image.mode == "1":
-        return np.asarray(image).astype(np.uint8)
-    if image.mode.startswith("I"):
-        ids = np.array(image)
-        return ids.astype(ids.dtype.newbyteorder("="), copy=False)
-    if image.mode == "F":
-        raise PixelsError("has floating-point values; class ids are expected, whole numbers.")
-    raise PixelsError(
-        f"is a colour image ({image.mode}); class ids are expected, one number for each pixel, "
-        f"so give the label image and not its rendering."
-    )

@@ -37,13 +37,18 @@ def segformer(
             (segmentation-models-pytorch); the features are enlarged without.
     """
     if decoder_width is None:
-        decoder_width = 256 if size in ("b0", "b1") else 768
+        decoder_width = published_decoder_width(size)
     encoder = MiTEncoder(size, in_channels, drop_path_rate=drop_path_rate, dropout=encoder_dropout)
     decoder = AllMLPDecoder(encoder.channels, encoder.strides, width=decoder_width, dropout=dropout)
     classifier = Classifier(decoder.channels, num_classes)
     return SegmentationModel(
         encoder, decoder, classifier, num_classes=num_classes, align_corners=align_corners
     )
+
+
+def published_decoder_width(size: str) -> int:
+    """Channels of the decoder that was published with an encoder (Xie et al. 2021)."""
+    return 256 if size in ("b0", "b1") else 768
 
 
 for _size in SIZES:

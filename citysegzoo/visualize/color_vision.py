@@ -49,7 +49,6 @@ _XYZ = np.array(
 ) / np.array([[0.95047], [1.0], [1.08883]])
 
 # The ignored pixels of label images are black.
-_BLACK: Color = (0, 0, 0)
 
 
 def lab(colors: Sequence[Color] | npt.ArrayLike, vision: str = "usual") -> Floats:

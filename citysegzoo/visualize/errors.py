@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from citysegzoo.data.labels import CITYSCAPES_34, CITYSCAPES_CLASSES, LabelSet
+from citysegzoo.hardware import available_cores
+from citysegzoo.images import SUFFIXES, read_ids
 from citysegzoo.inference.stream import read_ahead
 from citysegzoo.metrics.cityscapes import CityscapesScores, cityscapes_scores
-from citysegzoo.metrics.folders import FramePair, Pairing, evaluate_pairs, read_ids
+from citysegzoo.metrics.folders import FramePair, Pairing, evaluate_pairs
 from citysegzoo.metrics.scores import SegmentationScores
 
 REACH = 16
@@ -129,8 +130,7 @@ def find_errors(
 
     if worst < 0:
         raise ValueError(f"worst is a number of images, 0 or more, not {worst}.")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers = workers or cores or 1
+    workers = workers or available_cores()
     confusion = np.zeros((len(labels), len(labels)), np.int64)
     distances = np.zeros((2, REACH + 1), np.int64)
     found: list[FrameErrors] = []
@@ -252,8 +252,6 @@ def find_photos(folder: Path, pairing: Pairing) -> dict[Path, Path]:
         OSError: If the folder does not exist.
         ValueError: If a ground truth has no photograph, or several.
     """
-    from citysegzoo.inference.images import SUFFIXES
-
     truths = [pair.ground_truth for pair in pairing.pairs]
     if not folder.exists():
         raise FileNotFoundError(f"{folder} does not exist; check the path.")

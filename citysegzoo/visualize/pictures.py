@@ -10,7 +10,7 @@ import PIL.Image
 from PIL import ImageDraw, ImageFont
 
 from citysegzoo.data.labels import Color, LabelSet, Palette
-from citysegzoo.inference.images import Image, read_image
+from citysegzoo.images import Image, read_image
 
 Labels = npt.ArrayLike
 """A label map: integers ``(H, W)``, each the index of a class or the ignore index."""
@@ -63,7 +63,7 @@ def overlay(
     Ignored pixels show the image alone.
 
     Args:
-        image: Path, PIL image or uint8 array, as :func:`citysegzoo.inference.images.read_image`
+        image: Path, PIL image or uint8 array, as :func:`citysegzoo.images.read_image`
             reads it.
         labels: Label map of the same size.
         label_set: Its classes and their colours.

@@ -14,8 +14,7 @@ import PIL.Image
 from PIL.Image import Resampling
 
 from citysegzoo.data.labels import Color, LabelSet, Palette
-from citysegzoo.inference.images import read_image
-from citysegzoo.metrics.folders import read_ids
+from citysegzoo.images import read_ids, read_image
 from citysegzoo.visualize.errors import (
     REACH,
     Errors,

@@ -13,7 +13,7 @@ from PIL import ImageDraw, ImageFont
 from PIL.Image import Resampling
 
 from citysegzoo.data.labels import Color, LabelSet, Palette
-from citysegzoo.inference.images import Image, read_image
+from citysegzoo.images import Image, read_image
 from citysegzoo.visualize.pictures import (
     INK,
     PAPER,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from citysegzoo.files import full_disk, is_full
+from citysegzoo.hardware import available_cores
 
 _REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
 
@@ -240,7 +241,7 @@ def block_checksums(path: str | os.PathLike[str]) -> tuple[int, ...]:
         return value
 
     starts = range(0, size, BLOCK)
-    with ThreadPoolExecutor(min(len(starts), os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(len(starts), available_cores())) as pool:
         return tuple(pool.map(checksum, starts))
 
 

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 import citysegzoo
 from citysegzoo.benchmark import in_turn, print_times, ratio
 from citysegzoo.data import Augmentation, Cityscapes, draw_streets
-from citysegzoo.inference.network import computes_bf16
+from citysegzoo.hardware import computes_bf16
 from citysegzoo.losses import CrossEntropyLoss
 from citysegzoo.memory import keep_freed_memory
 from citysegzoo.training.sampling import Seeded, TrainingBatches

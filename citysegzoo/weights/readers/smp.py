@@ -69,7 +69,8 @@ _UNET = (
     (r"decoder\.blocks\.(\d)\.conv2\.1\.", r"decoder.blocks.\1.fuse.1.norm."),
 )
 # A class for the whole image, which smp offers beside the segmentation.
-_IGNORED = ("classification_head.",)
+IGNORED = ("classification_head.",)
+"""What smp's networks may hold beside the segmentation: a head that classifies images."""
 
 
 def from_smp_deeplabv3(state_dict: StateDict) -> dict[str, Tensor]:
@@ -91,7 +92,7 @@ def from_smp_deeplabv3(state_dict: StateDict) -> dict[str, Tensor]:
             "these weights are of smp's DeepLabV3 with decoder_aspp_separable=True, whose last 3x3 "
             "convolution is a plain one all the same; citysegzoo has no such network."
         )
-    return rename(state_dict, _DEEPLABV3, source="smp's DeepLabV3", ignored=_IGNORED)
+    return rename(state_dict, _DEEPLABV3, source="smp's DeepLabV3", ignored=IGNORED)
 
 
 def from_smp_deeplabv3plus(state_dict: StateDict) -> dict[str, Tensor]:
@@ -113,7 +114,7 @@ def from_smp_deeplabv3plus(state_dict: StateDict) -> dict[str, Tensor]:
             "these weights are of smp's DeepLabV3Plus with decoder_aspp_separable=False, whose "
             "other convolutions are separable all the same; citysegzoo has no such network."
         )
-    return rename(state_dict, _DEEPLABV3PLUS, source="smp's DeepLabV3Plus", ignored=_IGNORED)
+    return rename(state_dict, _DEEPLABV3PLUS, source="smp's DeepLabV3Plus", ignored=IGNORED)
 
 
 def from_smp_unet(state_dict: StateDict) -> dict[str, Tensor]:
@@ -138,7 +139,7 @@ def from_smp_unet(state_dict: StateDict) -> dict[str, Tensor]:
             "these weights are of smp's Unet with a decoder_use_norm other than batch norm; "
             "citysegzoo has no such network."
         )
-    return rename(state_dict, _UNET, source="smp's Unet", ignored=_IGNORED)
+    return rename(state_dict, _UNET, source="smp's Unet", ignored=IGNORED)
 
 
 def matches_deeplabv3(state_dict: StateDict) -> bool:

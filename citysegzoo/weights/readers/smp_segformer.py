@@ -24,6 +24,7 @@ from citysegzoo.weights.readers._common import (
     suggest,
 )
 from citysegzoo.weights.readers.segformer import convolve_linears, variant_of
+from citysegzoo.weights.readers.smp import IGNORED
 
 
 def _stage(number: int) -> tuple[tuple[str, str], ...]:
@@ -57,7 +58,6 @@ _RULES = layer_rules(
     )
 )
 # A class for the whole image, which smp offers beside the segmentation.
-_IGNORED = ("classification_head.",)
 
 
 def from_smp_segformer(state_dict: StateDict) -> dict[str, Tensor]:
@@ -87,7 +87,7 @@ def from_smp_segformer(state_dict: StateDict) -> dict[str, Tensor]:
             f"these weights are of smp's Segformer with encoder_depth={features + 1}; citysegzoo "
             "has one with 5 alone."
         )
-    weights = rename(state_dict, _RULES, source="smp's Segformer", ignored=_IGNORED)
+    weights = rename(state_dict, _RULES, source="smp's Segformer", ignored=IGNORED)
     return _split_keys_and_values(convolve_linears(weights))
 
 

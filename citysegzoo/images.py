@@ -1,4 +1,4 @@
-"""Reading images of every usual kind as 8-bit RGB arrays."""
+"""Reading photographs of every usual kind as 8-bit RGB arrays, and label images as ids."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ Image = str | os.PathLike[str] | PIL.Image.Image | np.ndarray
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
+LABEL_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
+"""What the names of label images end in."""
+
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+# Formats that keep every value; a JPEG would make new classes along the edges.
+_LABEL_FORMATS = ("PNG", "BMP", "TIFF")
 _ORIENTATION_TAG = 0x0112
 _ORIENTATIONS = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -60,7 +65,7 @@ def read_image(source: Image) -> npt.NDArray[np.uint8]:
         pixels = _from_pil(source, name, _upright_rgb)
     elif isinstance(source, (str, os.PathLike)):
         name = os.fsdecode(source)
-        pixels = read_file(name, _upright_rgb)
+        pixels = _read_file(name, _upright_rgb)
     else:
         raise TypeError(
             f"an image must be a path, a PIL image or a uint8 array (H, W, 3), "
@@ -72,6 +77,22 @@ def read_image(source: Image) -> npt.NDArray[np.uint8]:
             f"{name} is {width}x{height} pixels; segmentation needs at least {MIN_SIZE}x{MIN_SIZE}."
         )
     return pixels
+
+
+def read_ids(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
+    """Read an image whose values are ids, as they are in the file.
+
+    Args:
+        path: A PNG, BMP or TIFF file in grey or with a palette, whose indices count.
+
+    Returns:
+        ``(H, W)``: uint8, uint16 for 16 bits (instance ids), int32 for 32.
+
+    Raises:
+        OSError: If the file cannot be opened, as the subclass that says why.
+        ValueError: If it is no readable image of such ids.
+    """
+    return _read_file(os.fsdecode(path), _ids, _LABEL_FORMATS)
 
 
 def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -117,7 +138,7 @@ def _images_in(folder: Path) -> list[Path]:
     return [folder / name for name in natural_sorted(names)]
 
 
-def read_file(
+def _read_file(
     name: str,
     convert: Callable[[PIL.Image.Image], npt.NDArray[Any]],
     formats: tuple[str, ...] = _FORMATS,
@@ -126,7 +147,7 @@ def read_file(
 
     Args:
         name: Path of the file.
-        convert: Gets the decoded image; a :class:`PixelsError` of it is told with the file's name.
+        convert: Gets the decoded image; a :class:`_PixelsError` of it is told with the file's name.
         formats: The formats to recognise, as Pillow calls them.
 
     Raises:
@@ -171,7 +192,7 @@ def _from_pil(
     try:
         image.load()
         return convert(image)
-    except PixelsError as error:
+    except _PixelsError as error:
         raise ValueError(f"{name} {error}") from None
     except Exception as error:  # Pillow lets SyntaxError, struct.error, EOFError... through
         raise _undecodable(error, name) from error
@@ -196,7 +217,7 @@ def _scaled(values: npt.NDArray[Any]) -> PIL.Image.Image:
     """Grey of more than 8 bits as an 8-bit image: integers from 0..65535, floats from 0..1."""
     low, high, top = values.min(), values.max(), 1 if values.dtype.kind == "f" else 65535
     if not 0 <= low <= high <= top:  # also if not a number
-        raise PixelsError(
+        raise _PixelsError(
             f"has grey values from {low:g} to {high:g}; scale them to 0..{top} or to 8 bits."
         )
     return PIL.Image.fromarray((values * (255 / top) + 0.5).astype(np.uint8))
@@ -207,6 +228,22 @@ def _orientation(image: PIL.Image.Image) -> int:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # damaged metadata do not make the picture unusable
         return 1
+
+
+def _ids(image: PIL.Image.Image) -> npt.NDArray[Any]:
+    if image.mode in ("L", "P"):
+        return np.array(image)
+    if image.mode == "1":
+        return np.asarray(image).astype(np.uint8)
+    if image.mode.startswith("I"):
+        ids = np.array(image)
+        return ids.astype(ids.dtype.newbyteorder("="), copy=False)
+    if image.mode == "F":
+        raise _PixelsError("has floating-point values; class ids are expected, whole numbers.")
+    raise _PixelsError(
+        f"is a colour image ({image.mode}); class ids are expected, one number for each pixel, "
+        f"so give the label image and not its rendering."
+    )
 
 
 def _from_array(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
@@ -225,7 +262,7 @@ def _from_array(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return np.require(array, np.uint8, ["C", "W"])
 
 
-class PixelsError(Exception):
+class _PixelsError(Exception):
     """Pixels that cannot be used as they are; the message continues the name of their image."""
 
 

@@ -1,0 +1,23 @@
+"""What the machine has."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+
+def available_cores() -> int:
+    """CPU cores this process may use, where the system tells; else all there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is computed by the hardware, and not emulated."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Emulated, bf16 is slower than fp32. PyTorch has no public question for it yet.
+    questions = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, q, bool)() for q in questions)
