@@ -79,3 +79,12 @@ def test_every_public_name_is_there() -> None:
 def test_unknown_attribute() -> None:
     with pytest.raises(AttributeError, match="no attribute 'creat_model'"):
         citysegzoo.creat_model  # noqa: B018
+
+
+def test_what_needs_no_model_imports_none() -> None:
+    """As docs/architecture.md has it."""
+    parts = "data.samples images losses metrics recipe reports training.muon weights"
+    program = "import sys\n" + "\n".join(f"import citysegzoo.{part}" for part in parts.split())
+    program += "\nprint('citysegzoo.model' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
