@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,6 +93,34 @@ def limit_memory(processes: int = 1) -> int | None:
     except (ImportError, OSError, StopIteration, ValueError):
         return None
     return limit
+
+
+@contextmanager
+def memory_limited() -> Iterator[int | None]:
+    """:func:`limit_memory` for the time of a ``with`` block.
+
+    Yields:
+        The limit in bytes, or None where there is none to set.
+    """
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        yield None
+        return
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = limit_memory()
+    try:
+        yield limit
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is of memory that torch, numpy or the system did not get."""
+    said = isinstance(error, RuntimeError) and re.search(
+        "allocate|out of memory|bad_alloc", str(error)
+    )
+    return isinstance(error, MemoryError) or bool(said)
 
 
 def _group_limits() -> list[int]:

@@ -21,7 +21,6 @@ import ast
 import contextlib
 import csv
 import math
-import re
 import shlex
 import sys
 import time
@@ -52,7 +51,7 @@ from citysegzoo.data.labels import LabelSet
 from citysegzoo.files import replacing, write_image
 from citysegzoo.hardware import computes_bf16
 from citysegzoo.losses import CLASS_WEIGHTS, CombinedLoss, count_pixels, create_loss
-from citysegzoo.memory import keep_freed_memory, limit_memory
+from citysegzoo.memory import is_out_of_memory, keep_freed_memory, limit_memory
 from citysegzoo.metrics import ConfusionMatrix, SegmentationScores
 from citysegzoo.pretrained import save_pretrained
 from citysegzoo.recipe import Recipe
@@ -752,17 +751,14 @@ def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
             raise ValueError(
                 "the images are of several sizes; add --crop to batch them."
             ) from error
-        if isinstance(error, RuntimeError) and not re.search(NO_MEMORY, str(error)):
+        # A worker that reads images and that the system ended had no memory, most likely.
+        if not is_out_of_memory(error) and "DataLoader worker" not in str(error):
             raise
         raise MemoryError(
             f"out of memory with {settings.batch_size} images of "
             f"{settings.augmentation.crop or 'full size'}: try --accumulate "
             f"{2 * settings.accumulate}, --checkpoint-activations or a smaller --crop."
         ) from error
-
-
-NO_MEMORY = "allocate|out of memory|bad_alloc|DataLoader worker"
-"""What torch and numpy say of memory they do not get, or of a worker that the system ended."""
 
 
 def command_of(args: argparse.Namespace, words: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""What tests of commands share: the sentence that an error is, what a terminal shows."""
+"""What tests of commands share: the sentence of an error, what a terminal shows, a disk."""
 
 import errno
 import fcntl
@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import termios
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +45,8 @@ def run_on_a_terminal(*arguments: object) -> tuple[str, str]:
     finally:
         os.close(terminal)
     return done.stdout.decode(), shown.decode()
+
+
+def enlarge_disk(disk: Path, size: str) -> None:
+    """Give the `small_disk` more space, such as ``"16m"``."""
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)

@@ -13,6 +13,8 @@ import os
 import pickle
 import signal
 import struct
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -610,3 +612,22 @@ def test_more_than_can_be_drawn(words: tuple[str, ...], message: str, tmp_path: 
     assert status == 2
     assert message in err
     assert not list(tmp_path.iterdir())
+
+
+# --- guided by coverage
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["images", "labels", "headers", "configurations"])
+def test_atheris_finds_nothing(target: str, tmp_path: Path) -> None:
+    pytest.importorskip("atheris", reason="atheris is not installed: pip install atheris")
+    script = Path(__file__).with_name("fuzz_with_atheris.py")
+    done = subprocess.run(
+        [sys.executable, script, target, "-runs=5000", "-seed=1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Done 5000 runs" in done.stderr

@@ -20,6 +20,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from commands import enlarge_disk
 from loopback_hub import LoopbackHub
 
 import citysegzoo
@@ -128,11 +129,12 @@ def test_secrets_are_not_printed(status: int, saved: Path, tmp_path: Path) -> No
     token = "hf_" + "Secret" * 6
     with LoopbackHub() as hub:
         hub.fail["/api/"] = status
-        for more in ((), ("--debug",)):
-            process = start(MAIN, *more, "publish", saved, "someone/unet", home=tmp_path,
-                            HF_TOKEN=token, HF_ENDPOINT=hub.endpoint)  # fmt: skip
+        publish = ("publish", saved, "someone/unet")
+        segment = ("segment", "--demo", "--model", "someone/unet", "--output", tmp_path / "out")
+        for words in (publish, ("--debug", *publish), segment, ("--debug", *segment)):
+            process = start(MAIN, *words, home=tmp_path, HF_TOKEN=token, HF_ENDPOINT=hub.endpoint)
             out, err = process.communicate(timeout=300)
-            assert process.returncode == (1 if more else 2), err
+            assert process.returncode == (1 if words[0] == "--debug" else 2), err
             assert token not in out + err
             assert token[3:] not in out + err
         # It did go where it should.
@@ -210,6 +212,29 @@ def test_an_image_that_does_not_fit_into_memory(tmp_path: Path) -> None:
     assert "does not fit into memory; make it smaller" in said
 
 
+@pytest.mark.slow
+@in_linux
+def test_100_megapixels_are_segmented_in_tiles(saved: Path, tmp_path: Path) -> None:
+    """Whole it is too large, which is said, and what to do; in tiles it fits."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+
+    photo = bomb(tmp_path / "large.png", 10_000, 10_000)
+    words = ("segment", photo, "--model", saved, "--output", tmp_path / "out")
+    status, _, err = command(*words, prepare=limit)
+    assert status == 2
+    assert "large.png could not be segmented, as there is not enough memory for it" in err
+    assert "--tile 1024" in err
+    assert not list((tmp_path / "out").iterdir())
+    status, _, err = command(*words, "--tile", "1024", prepare=limit)
+    assert status == 0, err
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {
+        "large_labels.png",
+        "large_overlay.jpg",
+    }
+
+
 # --- a home that is not there, a network that is not there
 
 
@@ -270,6 +295,27 @@ def test_files_that_may_not_be_large(size: int, saved: Path, photos: Path, tmp_p
     status, _, err = command(*words)
     assert status == 0, err
     assert len(list(out.iterdir())) == 80
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up(saved: Path, tmp_path: Path, small_disk: Path) -> None:
+    """A real one: what does not fit is named, what is there is whole, with space all is done."""
+    photos, names = tmp_path / "photos", [f"street{i}" for i in range(6)]
+    photos.mkdir()
+    for i, name in enumerate(names):
+        noise = np.random.default_rng(i).integers(0, 256, (480, 640, 3), np.uint8)
+        PIL.Image.fromarray(noise).save(photos / f"{name}.png")
+    out = small_disk / "out"
+    words = ("segment", photos, "--model", saved, "--output", out)
+    status, _, err = command(*words)
+    assert status == 2
+    assert "no space left" in err
+    assert not half_written(small_disk)
+    assert_results(out, names)
+    enlarge_disk(small_disk, "16m")
+    status, _, err = command(*words)
+    assert status == 0, err
+    assert len(list(out.iterdir())) == 12
 
 
 # --- interruptions

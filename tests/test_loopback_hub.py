@@ -19,6 +19,7 @@ import huggingface_hub
 import pytest
 import timm
 import torch
+from commands import enlarge_disk
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -349,29 +350,6 @@ def left(folder: Path) -> list[str]:
     return [file.name for file in folder.rglob("*") if file.is_file() and file.stat().st_size > 9e4]
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MB, which `enlarge` makes larger."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    try:
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)],
-            capture_output=True,
-            text=True,
-        )
-    except FileNotFoundError:
-        pytest.skip("there is no mount command here to make a small disk with")
-    if done.returncode:
-        pytest.skip(f"a small disk cannot be made here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def enlarge(disk: Path, size: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
-
-
 @pytest.mark.slow
 def test_full_disk_on_the_command_line(hub, tmp_path: Path, small_disk: Path) -> None:
     """One sentence and status 2, nothing that looks whole, and with space the next run works."""
@@ -393,7 +371,7 @@ def test_full_disk_on_the_command_line(hub, tmp_path: Path, small_disk: Path) ->
     assert 0 < float(said[3]) <= 1.1
     assert left(small_disk) == []
     assert not list(small_disk.rglob("model.safetensors"))
-    enlarge(small_disk, "16m")
+    enlarge_disk(small_disk, "16m")
     done = hub.run(program, small_disk)
     assert done.returncode == 0, done.stderr
     assert "demo_street" in done.stdout
@@ -416,7 +394,7 @@ def test_disk_without_a_single_free_page(hub, tmp_path: Path, small_disk: Path) 
     assert "there is no space left in" in done.stdout, done.stderr
     assert "config.json of streets/unet" in done.stdout
     (small_disk / "filler").unlink()
-    enlarge(small_disk, "16m")
+    enlarge_disk(small_disk, "16m")
     assert hub.run(program, small_disk).stdout == "loaded\n"
 
 
@@ -479,7 +457,7 @@ def test_full_disk_while_saving_for_real(
     from citysegzoo.cli import main
 
     model = small_model()
-    enlarge(small_disk, "4m")
+    enlarge_disk(small_disk, "4m")
     folder = model.save_pretrained(small_disk / "model")
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     with torch.no_grad():
@@ -501,7 +479,7 @@ def test_full_disk_while_saving_for_real(
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     assert left(small_disk) == ["model.safetensors"]
     assert not any(file.is_file() for file in output.rglob("*"))
-    enlarge(small_disk, "32m")
+    enlarge_disk(small_disk, "32m")
     assert main(["convert", str(tmp_path / "unet.pt"), *options]) == 0
 
 
@@ -620,7 +598,7 @@ else:
     full = f"OSError model.safetensors of timm/{tag} could not be fetched, because there is no "
     assert said().startswith(full)
     assert left(small_disk) == []
-    enlarge(small_disk, "32m")
+    enlarge_disk(small_disk, "32m")
     hub.gated[f"timm/{tag}"] = "hf_reader"
     assert said().startswith(f"PermissionError timm/{tag} is gated: accept its terms")
     hub.gated.clear()

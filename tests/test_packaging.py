@@ -65,19 +65,22 @@ def test_the_sdist_can_be_tested(built: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_installed_wheel_segments(built: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pattern", ["*.whl", "*.tar.gz"], ids=["wheel", "sdist"])
+def test_what_is_installed_segments(pattern: str, built: Path, tmp_path: Path) -> None:
     """In an environment of its own, with the dependencies of this one."""
     pytest.importorskip("pip")
-    (wheel,) = built.glob("*.whl")
+    hatchling = pytest.importorskip("hatchling")
+    (package,) = built.glob(pattern)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / "bin" / "python"
     ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
     site = subprocess.run([python, "-c", ask], check=True, capture_output=True, text=True).stdout
     # A folder named so is on the path, but an editable install in it is not looked at.
-    here = sorted({str(Path(module.__file__).parents[1]) for module in (torch, pytest)})
+    here = sorted({str(Path(module.__file__).parents[1]) for module in (torch, pytest, hatchling)})
     Path(site.strip(), "dependencies.pth").write_text("\n".join(here))
     # What is installed among the dependencies is another one.
-    install = ["install", "--quiet", "--no-deps", "--no-index", "--ignore-installed", wheel]
+    install = ["install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    install += ["--ignore-installed", package]
     subprocess.run([sys.executable, "-m", "pip", "--python", python, *install], check=True)
 
     def said(*words: str | Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 from citysegzoo.cli.common import Commands, add_hardware, add_palette, make_folder, say, trained
@@ -64,7 +64,7 @@ def _segment(args: argparse.Namespace) -> int:
     from citysegzoo.factory import DEFAULT_MODEL
     from citysegzoo.inference import Failure, Segmentation, Segmenter, find_images
     from citysegzoo.inference.segmentation import check_outputs
-    from citysegzoo.memory import freed_memory_kept
+    from citysegzoo.memory import freed_memory_kept, memory_limited
 
     if not args.photos and not args.demo:
         raise ValueError("name photographs or folders to segment, or use --demo.")
@@ -96,7 +96,11 @@ def _segment(args: argparse.Namespace) -> int:
             raise failure.error
         tqdm.write(f"citysegzoo: error: {failure}", file=sys.stderr)
 
-    with freed_memory_kept() if args.keep_memory else nullcontext():
+    with ExitStack() as held:
+        if args.keep_memory:
+            held.enter_context(freed_memory_kept())
+        if segmenter.device.type == "cpu":  # too large a photograph is named, and the rest done
+            held.enter_context(memory_limited())
         failures = segmenter.folder(
             photos, args.output, batch_size=args.batch_size, on_saved=saved, on_error=failed
         )

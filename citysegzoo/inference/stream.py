@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from citysegzoo.images import Image
 from citysegzoo.inference.segmentation import file_of
+from citysegzoo.memory import is_out_of_memory
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -42,6 +43,11 @@ class Failure:
 
     def __str__(self) -> str:
         reason = " ".join(str(self.error).split()) or type(self.error).__name__
+        if is_out_of_memory(self.error):
+            return (
+                f"{self.image} could not be segmented, as there is not enough memory for it; "
+                "segment it in tiles, or smaller ones (--tile 1024, Segmenter(tile=1024))."
+            )
         if isinstance(self.error, RuntimeError):
             return f"{self.image} could not be segmented, a smaller one may: {reason}"
         return reason if self.image in reason else f"{self.image}: {reason}"
