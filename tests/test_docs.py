@@ -71,6 +71,13 @@ def run_blocks(blocks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                 exec("\n".join(lines), names)
 
 
+def test_extending_takes_few_lines() -> None:
+    """An encoder, a decoder and a model, each in under 40."""
+    lengths = [len(block.splitlines()) for block in CODE["docs/extending.md"]]
+    assert len(lengths) >= 3
+    assert max(lengths) < 40
+
+
 def test_there_are_blocks_to_run() -> None:
     assert sum(len(blocks) for blocks in CODE.values()) >= 8
 
