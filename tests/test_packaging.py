@@ -116,6 +116,20 @@ def floors(requirements: list[str]) -> dict[str, str]:
     return found
 
 
+# Package -> the first version without a fault that files from others could use, and its advisory.
+REPAIRED = {
+    "torch": ("2.6", "CVE-2025-32434: torch.load ran code in spite of weights_only"),
+    "pillow": ("10.3", "CVE-2024-28219: a buffer overflow"),
+    "tqdm": ("4.66.3", "CVE-2024-34062: arguments of its command line were evaluated"),
+}
+
+
+def test_floors_have_known_repairs() -> None:
+    lowest = floors(pyproject()["project"]["dependencies"])
+    for name, (version, advisory) in REPAIRED.items():
+        assert numbers(lowest[name]) >= numbers(version), advisory
+
+
 def numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", version.partition("+")[0])[:3]))
 

@@ -37,8 +37,7 @@ FOREIGN = {
     "PYTHONS=3.12": "as .ci/matrix",
     "hf": "huggingface_hub's own",
     "export": "the shell's own",
-    "pip-audit": "run by hand: it needs a network",
-    "uv": "as pip-audit",
+    ".ci/audit": "run by hand: it needs a network",
 }
 
 
