@@ -27,8 +27,9 @@ from PIL import Image
 from citysegzoo.base import MIN_SIZE
 from citysegzoo.data import DEMO_IMAGE
 from citysegzoo.factory import create_model, model_info
+from citysegzoo.hardware import find_device
 from citysegzoo.inference import Segmenter
-from citysegzoo.inference.network import Network, Precision, find_device, find_dtype
+from citysegzoo.inference.network import Network, Precision, find_dtype
 from citysegzoo.layers import check_positive, check_positives
 from citysegzoo.model import SegmentationModel
 from citysegzoo.peers import PEERS, Pixels, twin, usual

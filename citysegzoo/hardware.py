@@ -21,3 +21,26 @@ def computes_bf16(device: torch.device) -> bool:
     # Emulated, bf16 is slower than fp32. PyTorch has no public question for it yet.
     questions = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return device.type == "cpu" and any(getattr(torch.cpu, q, bool)() for q in questions)
+
+
+def find_device(name: str | torch.device) -> torch.device:
+    """The device of that name, ``"auto"`` the GPU if there is one.
+
+    Raises:
+        ValueError: If it is not there; what is, is listed.
+    """
+    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        there.append("mps")
+    if name == "auto":
+        return torch.device(there[min(1, len(there) - 1)])
+    try:
+        device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise ValueError(
+            f"the device {str(name)!r} cannot be used; there is {', '.join(there)}."
+        ) from error
+    return device

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,6 +14,7 @@ import PIL.Image
 from PIL.Image import Transpose
 
 from citysegzoo.base import MIN_SIZE
+from citysegzoo.layers import check_number
 from citysegzoo.registry import natural_sorted
 
 Image = str | os.PathLike[str] | PIL.Image.Image | np.ndarray
@@ -118,6 +120,21 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
                 raise FileNotFoundError(f"{file} does not exist; check the path.")
             found.setdefault(os.path.abspath(file), file)
     return list(found.values())
+
+
+@contextmanager
+def images_up_to(megapixels: float) -> Iterator[None]:
+    """For the time of a ``with`` block have Pillow open images of so many million pixels.
+
+    Its own limit, 89 with a warning and 179 in all, is there because a small file can hold a very
+    large image. The limit is that of the whole process.
+    """
+    before = PIL.Image.MAX_IMAGE_PIXELS
+    PIL.Image.MAX_IMAGE_PIXELS = round(check_number("megapixels", megapixels, above=0) * 1e6)
+    try:
+        yield
+    finally:
+        PIL.Image.MAX_IMAGE_PIXELS = before
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -280,8 +297,8 @@ def _unreadable(error: OSError, name: str) -> OSError:
 def _undecodable(error: Exception, name: str) -> ValueError:
     if isinstance(error, PIL.Image.DecompressionBombError):
         return ValueError(
-            f"{name} has more pixels than Pillow opens for safety; make it smaller, or raise "
-            f"PIL.Image.MAX_IMAGE_PIXELS if you trust it."
+            f"{name} has more pixels than Pillow opens for safety; make it smaller or, if you "
+            f"trust it, raise PIL.Image.MAX_IMAGE_PIXELS (segment --max-megapixels)."
         )
     if isinstance(error, MemoryError):
         return ValueError(f"{name} does not fit into memory; make it smaller.")

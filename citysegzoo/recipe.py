@@ -30,6 +30,7 @@ class Recipe:
         annotations: Which annotations of it.
         labels: What the label maps hold: train ids, label ids or categories.
         encoder_weights: Published weights the encoder started from, by timm name.
+        frozen: Parts of the network that were not trained, such as ``("encoder",)``.
         kept: Which checkpoint was kept, by its score on the validation images.
         notes: Contradictions, guesses and how each was resolved.
     """
@@ -49,6 +50,7 @@ class Recipe:
     annotations: Literal["fine", "coarse"] = "fine"
     labels: Literal["train_id", "label_id", "category"] = "train_id"
     encoder_weights: str | None = None
+    frozen: tuple[str, ...] = ()
     kept: Literal["last", "best_mean_iou", "lowest_loss"] | None = None
     notes: tuple[str, ...] = ()
 
@@ -73,4 +75,6 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, Mapping):
         return ", ".join(f"{name}={given!r}" for name, given in value.items())
+    if isinstance(value, tuple):
+        return ", ".join(value)
     return f"{value:g}" if isinstance(value, float) else str(value)

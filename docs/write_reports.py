@@ -25,7 +25,7 @@ RECIPE_COLUMNS = {
     "batch size": {"batch_size": "{}"},
     "augmentation": {"augmentation": "{}"},
     "data": {"dataset": "{}", "annotations": "{}", "labels": "{}"},
-    "encoder weights": {"encoder_weights": "`{}`"},
+    "encoder weights": {"encoder_weights": "`{}`", "frozen": "{} frozen"},
     "kept": {"kept": "{}"},
 }
 

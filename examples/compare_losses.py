@@ -42,8 +42,10 @@ def rarest(args: argparse.Namespace, count: int) -> list[str]:
     if args.data == "camvid":
         train = CamVid(args.root)
     else:
-        kind = recipe.labels if recipe else "train_id"
-        train = Cityscapes(args.root, labels=kind)
+        kind, annotations = ("train_id", "fine")
+        if recipe:
+            kind, annotations = recipe.labels, recipe.annotations
+        train = Cityscapes(args.root, labels=kind, annotations=annotations)
     labels = train.labels
     maps = (train.read_labels(i) for i in range(len(train)))
     pixels = count_pixels(maps, len(labels), ignore_index=labels.ignore_index, progress=False)

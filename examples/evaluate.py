@@ -32,6 +32,7 @@ import citysegzoo
 from citysegzoo.data import CAMVID_11, CITYSCAPES_34, CamVid, Cityscapes, LabelSet
 from citysegzoo.data.cityscapes import LABELS as CITYSCAPES_VALUES
 from citysegzoo.files import replacing, write_image
+from citysegzoo.hardware import find_device
 from citysegzoo.images import read_ids
 from citysegzoo.metrics import CityscapesEvaluator, ConfusionMatrix
 from citysegzoo.metrics.folders import FramePair, Pairing, find_instances
@@ -110,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
         model = citysegzoo.load(args.model)
     else:
         model = citysegzoo.create_model(args.model, pretrained=True)
-    model.to(args.device)
+    model.to(find_device(args.device))
     ids = ids_of(model.labels, args.data)
 
     official = args.data == "cityscapes"

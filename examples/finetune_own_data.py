@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 import citysegzoo
 from citysegzoo.data import Augmentation, Folder, LabeledImages, LabelSet, default_labels
+from citysegzoo.hardware import find_device
 from citysegzoo.losses import CombinedLoss, CrossEntropyLoss, DiceLoss
 from citysegzoo.metrics import ConfusionMatrix, SegmentationScores
 
@@ -73,7 +74,7 @@ def create(args: argparse.Namespace, labels: LabelSet) -> citysegzoo.Segmentatio
     model.labels = labels
     if args.freeze_encoder:
         model.freeze_encoder()
-    return model.to(args.device)
+    return model.to(find_device(args.device))
 
 
 @torch.inference_mode()

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import citysegzoo
+from citysegzoo.hardware import find_device
 from citysegzoo.inference import find_images
 
 
@@ -32,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
         model = citysegzoo.load(args.saved)
     else:
         model = citysegzoo.create_model(args.model, pretrained=True)
-    model.to(args.device)
+    model.to(find_device(args.device))
 
     for photo in find_images([args.photos]):
         result = model.segment(photo)  # also takes a PIL image or a uint8 array (H, W, 3)

@@ -68,7 +68,7 @@ from citysegzoo.training.muon import Muon, split_weights
 from citysegzoo.training.parts import part_weights
 from citysegzoo.training.sampling import Seeded, TrainingBatches, seed_of
 from citysegzoo.training.schedules import Cosine, Schedule, parse_schedule
-from citysegzoo.training.state import load_state, save_state
+from citysegzoo.training.state import OtherSettingsError, load_state, save_state
 from citysegzoo.visualize import draw_curves, overlay
 
 FRAMES = {"cityscapes": (1024, 2048), "camvid": (360, 480)}
@@ -171,12 +171,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     recipe.add_argument("--precision", choices=("fp32", "bf16", "fp16"))
     recipe.add_argument("--kept", choices=("best_mean_iou", "lowest_loss", "last"))
     recipe.add_argument("--seed", type=int)
-    recipe.add_argument("--resize", type=int, nargs=2, metavar=("H", "W"))
-    recipe.add_argument("--crop", type=int, nargs=2, metavar=("H", "W"))
+    recipe.add_argument("--labels", choices=("train_id", "label_id", "category"))
+    recipe.add_argument("--annotations", choices=("fine", "coarse"), help="of Cityscapes")
+    recipe.add_argument(
+        "--loss-option",
+        action="append",
+        metavar="NAME=VALUE",
+        help='an option of the only loss, such as "gamma=1.5"; those of the recipe go',
+    )
+    for name in ("resize", "crop"):
+        recipe.add_argument(f"--{name}", nargs="+", metavar="H W", help="height, width; or none")
     recipe.add_argument("--scale", type=float, nargs=2, metavar=("LOW", "HIGH"))
     recipe.add_argument("--flip", type=float, metavar="PROBABILITY")
     recipe.add_argument("--rotate", type=float, metavar="DEGREES")
-    for name in ("brightness", "contrast", "saturation", "hue", "photometric-probability"):
+    for name in ("rotate-probability", "brightness", "contrast", "saturation", "hue",
+                 "photometric-probability"):  # fmt: skip
         recipe.add_argument(f"--{name}", type=float)
 
     machine = p.add_argument_group("the machine")
@@ -196,11 +205,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     machine.add_argument("--skip-broken", action="store_true", help="go on past broken files")
     machine.add_argument("--limit", type=int, help="use only so many images of each split")
     args = p.parse_args(argv)
+    for name in ("resize", "crop"):
+        try:
+            setattr(args, name, size_argument(getattr(args, name)))
+        except ValueError:
+            p.error(f"--{name} takes a height and a width, or none")
     least = dict.fromkeys(("epochs", "batch_size", "accumulate", "evaluate_every", "limit"), 1)
     for name, value in {**least, "save_every": 0, "workers": 0, "seed": 0}.items():
         if getattr(args, name) is not None and getattr(args, name) < value:
             p.error(f"--{name.replace('_', '-')} must be at least {value}")
     return args
+
+
+def size_argument(words: list[str] | None) -> tuple[int, int] | str | None:
+    """(H, W), or "none" for leaving out what the recipe has; None where nothing is said."""
+    if words is None or words == ["none"]:
+        return words and "none"
+    height, width = map(int, words)
+    return height, width
 
 
 def schedule_argument(text: str) -> Schedule:
@@ -241,10 +263,11 @@ def settings_of(args: argparse.Namespace, recipe: Recipe | None, images: int) ->
         settings = replace(settings, augmentation=augmentation, loss_options=options)
     changes = {f.name: getattr(args, f.name, None) for f in fields(Augmentation)}
     changes = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
-    augmentation = replace(
-        settings.augmentation, **{k: v for k, v in changes.items() if v is not None}
-    )
+    changes = {k: None if v == "none" else v for k, v in changes.items() if v is not None}
+    augmentation = replace(settings.augmentation, **changes)
     over = {f.name: getattr(args, f.name, None) for f in fields(Settings)}
+    if args.loss_option:
+        over["loss_options"] = literals(args.loss_option, "--loss-option")
     settings = replace(settings, **{k: v for k, v in over.items() if v is not None})
     if recipe and recipe.steps and args.epochs is None:
         in_epoch = max(1, images // settings.batch_size)
@@ -277,14 +300,18 @@ def adapted(augmentation: Augmentation, frame: tuple[int, int]) -> Augmentation:
 def open_data(
     args: argparse.Namespace, recipe: Recipe | None
 ) -> tuple[LabeledImages, LabeledImages]:
-    """Training and validation images, in the labels of the recipe."""
+    """Training and validation images, in the annotations and labels of the recipe."""
     if args.data == "camvid":
+        if args.labels or args.annotations:
+            raise ValueError("CamVid has one kind of labels; leave out --labels and --annotations.")
         train, val = CamVid(args.root, "train"), CamVid(args.root, "val")
     else:
-        labels = recipe.labels if recipe else "train_id"
-        annotations = recipe.annotations if recipe else "fine"
-        train = Cityscapes(args.root, "train", annotations=annotations, labels=labels)
-        val = Cityscapes(args.root, "val", labels=labels)
+        labels = args.labels or (recipe.labels if recipe else "train_id")
+        annotations = args.annotations or (recipe.annotations if recipe else "fine")
+        train, val = (
+            Cityscapes(args.root, split, annotations=annotations, labels=labels)
+            for split in ("train", "val")
+        )
     train.files, val.files = train.files[: args.limit], val.files[: args.limit]
     return train, val
 
@@ -312,17 +339,23 @@ def resize_image(image: Tensor, target: Tensor, size: tuple[int, int]) -> tuple[
     return functional.resize(image, list(size), antialias=True), target
 
 
-def create(args: argparse.Namespace, labels: LabelSet) -> nn.Module:
-    """The model, its encoder with the ImageNet weights of the recipe."""
-    options = {}
-    for text in args.option:
+def literals(texts: list[str], flag: str) -> dict[str, Any]:
+    """NAME=VALUE by name, the values as Python writes them, or texts without quotes."""
+    options: dict[str, Any] = {}
+    for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
-            raise ValueError(f"--option takes NAME=VALUE, not {text!r}.")
+            raise ValueError(f"{flag} takes NAME=VALUE, not {text!r}.")
         try:
             options[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
-            options[name] = value  # a text without quotes
+            options[name] = value
+    return options
+
+
+def create(args: argparse.Namespace, labels: LabelSet) -> nn.Module:
+    """The model, its encoder with the ImageNet weights of the recipe."""
+    options = literals(args.option, "--option")
     encoder_weights: str | bool | None = args.encoder_weights
     if encoder_weights is None:
         recipe = citysegzoo.model_info(args.model).recipe
@@ -341,6 +374,10 @@ def create(args: argparse.Namespace, labels: LabelSet) -> nn.Module:
             raise ValueError(f"{args.initial} holds another model than {args.model}.") from error
         model.card = start.card
     return model
+
+
+PIXELWISE = ("cross_entropy", "focal", "ohem_cross_entropy")
+"""Losses that --class-weights weigh; those over regions count every class alike as they are."""
 
 
 def loss_of(
@@ -365,20 +402,24 @@ def loss_of(
     def counts() -> Tensor:
         return count_pixels(maps(), len(labels), ignore_index=labels.ignore_index).pixels
 
-    losses = []
-    for name in settings.loss.split("+"):
+    losses, names = [], settings.loss.split("+")
+    weighted = settings.class_weights not in (None, "none")
+    for name in names:
         known = options_of(LOSSES[name])
         options = dict(settings.loss_options)
         if "ignore_index" in known:
             options.setdefault("ignore_index", labels.ignore_index)
-        # Losses over regions count every class alike as they are.
-        by_pixel = name in ("cross_entropy", "focal", "ohem_cross_entropy")
-        if settings.class_weights not in (None, "none") and by_pixel:
+        if weighted and name in PIXELWISE:
             options["class_weights"] = CLASS_WEIGHTS[settings.class_weights](counts(), absent=1.0)
         if own and "pixel_counts" in known:
             pixels = counts()  # a class that is not there may weigh what the rarest does
             options["pixel_counts"] = pixels.where(pixels > 0, pixels[pixels > 0].min())
         losses.append(create_loss(name, **options))
+    if weighted and not set(names) & set(PIXELWISE):
+        raise ValueError(
+            f"--class-weights {settings.class_weights} has nothing to weigh in {settings.loss}; it "
+            f"goes with {', '.join(PIXELWISE)}, or a sum with one of these."
+        )
     return losses[0] if len(losses) == 1 else CombinedLoss(*losses)
 
 
@@ -509,9 +550,11 @@ class Run:
         """Raise where loss or weights are no numbers any more, before they are saved."""
         values = [self.losses[: self.step], *self.final.parameters(), *self.model.parameters()]
         if not all(bool(value.isfinite().all()) for value in values):
+            best = self.args.output / "best.safetensors"
+            start = f"; --initial {best} starts it from the best weights" * best.is_file()
             raise ArithmeticError(
-                f"the loss is no number any more in epoch {self.epoch + 1}; lower --lr, set "
-                "--clip-norm 1, or use --precision fp32."
+                f"the loss is no number any more in epoch {self.epoch + 1}; begin a run in another "
+                f"--output with a lower --lr, --clip-norm 1 or --precision fp32{start}."
             )
 
     def train_step(self, batch: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -594,7 +637,7 @@ class Run:
         value = {
             "best_mean_iou": scores.mean_iou, "lowest_loss": -val_loss, "last": float(self.epoch)
         }[self.settings.kept]  # fmt: skip
-        if self.best is not None and not value > self.best:
+        if self.best is not None and not (value > self.best or math.isnan(self.best)):
             return
         self.best, self.best_iou = value, scores.mean_iou
         if not self.processes.first:
@@ -756,8 +799,8 @@ def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
             raise
         raise MemoryError(
             f"out of memory with {settings.batch_size} images of "
-            f"{settings.augmentation.crop or 'full size'}: try --accumulate "
-            f"{2 * settings.accumulate}, --checkpoint-activations or a smaller --crop."
+            f"{settings.augmentation.crop or 'full size'}: add --checkpoint-activations, or begin "
+            f"in another --output with --accumulate {2 * settings.accumulate} or a smaller --crop."
         ) from error
 
 
@@ -792,7 +835,10 @@ def main(argv: list[str] | None = None) -> None:
     except (ArithmeticError, MemoryError, OSError, TypeError, ValueError) as error:
         # An error in a process that reads images comes with its traceback; the last line says it.
         line = str(error).strip().splitlines()[-1].rstrip(".")
-        ending = "" if isinstance(error, FileExistsError) else rescue(args)
+        # The same settings come to the same end where numbers are none any more, and a state of
+        # other settings is not gone on from.
+        anew = (FileExistsError, ArithmeticError, OtherSettingsError)
+        ending = "" if isinstance(error, anew) else rescue(args)
         print(f"train.py: {line}.{ending}", file=sys.stderr)
         sys.exit(2)
 

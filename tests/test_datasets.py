@@ -599,3 +599,15 @@ def test_check_refuses(tmp_path: Path) -> None:
         check(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="no dataset 'cityscape' to check; did you mean"):
         check(tmp_path, data="cityscape")
+
+
+def test_instance_ids(tmp_path: Path) -> None:
+    root = draw_streets(tmp_path / "streets", images=1, size=(64, 128))
+    dataset = Cityscapes(root, "train", labels="label_id")
+    instances, labels = dataset.read_instances(0), dataset.read_labels(0)
+    assert instances.shape == labels.shape == (64, 128)
+    assert (np.where(instances >= 1000, instances // 1000, instances) == labels).all()
+    assert (instances >= 1000).any()
+    next(root.glob("gtFine/train/*/*_instanceIds.png")).unlink()
+    with pytest.raises(SampleError, match="_instanceIds.png does not exist"):
+        dataset.read_instances(0)

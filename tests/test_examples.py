@@ -502,7 +502,7 @@ def test_train_takes_what_the_large_sweep_gives_it() -> None:
             "cityscapes",
             0,
             None,
-            [64, 64],
+            (64, 64),
         )
 
 

@@ -211,6 +211,21 @@ def test_metadata(tmp_path: Path) -> None:
     model = create_model("unet.small", pretrained=True)
     run = session(export_onnx(model, tmp_path / "m.onnx"))
     about = {k: json.loads(v) for k, v in run.get_modelmeta().custom_metadata_map.items()}
+    assert_metadata(about, model)
+    assert [o.name for o in run.get_outputs()] == ["labels"]
+    assert run.get_inputs()[0].shape == ["batch", 3, "height", "width"]
+    assert run.get_outputs()[0].shape == ["batch", "height", "width"]
+
+
+@not_on_torch_2_6("cannot keep height and width open for these")
+def test_metadata_of_torch_export(tmp_path: Path) -> None:
+    model = create_model("unet.small", pretrained=True)
+    extra = {"citysegzoo.json": ""}
+    torch.export.load(export_torch(model, tmp_path / "m.pt2"), extra_files=extra)
+    assert_metadata(json.loads(extra["citysegzoo.json"]), model)
+
+
+def assert_metadata(about: dict, model: citysegzoo.SegmentationModel) -> None:
     assert about["model"] == "unet.small"
     assert about["citysegzoo_version"] == citysegzoo.__version__
     assert tuple(about["classes"]) == model.labels.classes
@@ -219,9 +234,6 @@ def test_metadata(tmp_path: Path) -> None:
     assert about["card"] == model.card
     assert about["preprocessing"]["mean"] == list(model.preprocessing.mean)
     assert (about["input"], about["output"]) == ("pixels", "labels")
-    assert [o.name for o in run.get_outputs()] == ["labels"]
-    assert run.get_inputs()[0].shape == ["batch", 3, "height", "width"]
-    assert run.get_outputs()[0].shape == ["batch", "height", "width"]
 
 
 def test_the_model_stays_as_it_is(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from citysegzoo.cli import main as citysegzoo_command
 from citysegzoo.data import CAMVID_11, DEMO_IMAGE, draw_streets
 from citysegzoo.data.labels import CITYSCAPES_CLASSES
 from citysegzoo.pretrained import save_pretrained
+from citysegzoo.registry import DECODERS, ENCODERS, LOSSES, MODELS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -80,6 +81,9 @@ def only_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    citysegzoo.list_models(), citysegzoo.losses.list_losses()  # all that is registered by itself
+    for registry in (DECODERS, ENCODERS, LOSSES, MODELS):  # what a script registers is gone then
+        monkeypatch.setattr(registry, "_builders", dict(registry._builders))
 
 
 def start(name: str, arguments: list[str]) -> int:

@@ -196,7 +196,7 @@ def test_values_are_among_those_of_the_interface():
         ("fcn.chen2020_augmented", "Section 4.2 says 2"),
         ("fcn_resnet50.chen2020_transfer", "image size of this run is not said"),
         ("unet.chen2020", "image size of this run is not said"),
-        ("unet.stevens2020_baseline", "smaller last batch is kept"),
+        ("unet.stevens2020_baseline", "smaller last batch was kept"),
         ("unet.stevens2020_run6", "three milestones, which ones is not recorded"),
         ("segnet_vgg16.mei2019", "image size and that void is ignored are defaults of the code"),
         ("deeplabv3_resnet101.mei2019_dl2", "report says no augmentation"),
@@ -265,3 +265,15 @@ def test_shown_on_the_command_line(name, lines, capsys):
     assert main(["show", name]) == 0
     shown = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert [line for line in lines if line not in shown] == []
+
+
+def test_frozen_parts_are_frozen() -> None:
+    """What a recipe says is frozen is what the model's option freezes."""
+    for name in citysegzoo.list_models():
+        info = citysegzoo.model_info(name)
+        if info.recipe is not None:
+            frozen = ("encoder",) if info.options.get("freeze_encoder") else ()
+            assert info.recipe.frozen == frozen, name
+    recipe = citysegzoo.model_info("fcn_resnet50.chen2020_transfer").recipe
+    assert recipe is not None
+    assert recipe.described()["frozen"] == "encoder"

@@ -289,7 +289,7 @@ def test_bad_photographs(bad_inputs, name: str, part: str, tmp_path: Path, capsy
         (["segment", "--demo", "--tile", "16"], ["a tile is at least 32x32"]),
         (["segment", "--demo", "--tile", "64", "--overlap", "64"], ["cannot overlap by 64"]),
         (["segment", "--demo", "--overlap", "64"], ["give tile too"]),
-        (["segment", "--demo", "--scales", "1,0"], ["numbers above 0"]),
+        (["segment", "--demo", "--scales", "1,0"], ["number above 0"]),
         (["segment", "--demo", "--batch-size", "0"], ["batch_size must be at least 1"]),
         (["segment", "--demo", "--output", "/proc/no/folder"], ["cannot be written to"]),
         (["segment", "--demo", "--output", "/dev/null"], ["cannot be written to"]),
@@ -403,3 +403,25 @@ def test_an_output_folder_is_tried_by_many_at_once(tmp_path: Path) -> None:
         for done in [pool.submit(make_folder, folder) for _ in range(400)]:
             done.result()
     assert list(folder.iterdir()) == []
+
+
+def test_larger_images_than_pillow_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    photo = tmp_path / "street.png"
+    Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(photo)
+    words = ["segment", str(photo), "--output", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "--max-megapixels" in capsys.readouterr().err
+    assert main([*words, "--max-megapixels", "0.01"]) == 0
+    assert Image.MAX_IMAGE_PIXELS == 1000
+    assert main([*words, "--max-megapixels", "-1"]) == 2
+
+
+def test_a_network_of_nan_is_no_label_map() -> None:
+    model = citysegzoo.create_model("unet", widths=(4, 8), num_classes=11).eval()
+    with torch.no_grad():
+        model.classifier.conv.weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match="gives NaN; check its weights"):
+        model.segment(np.zeros((48, 64, 3), np.uint8))

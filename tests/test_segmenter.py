@@ -334,7 +334,7 @@ def test_nan_is_one_sentence() -> None:
         ({"tile": 64, "overlap": -1}, "at least 0"),
         ({"overlap": 8}, "give tile too"),
         ({"scales": ()}, "one or more numbers above 0"),
-        ({"scales": (1, 0)}, "one or more numbers above 0"),
+        ({"scales": (1, 0)}, "a finite number above 0"),
         ({"scales": (float("nan"),)}, "finite number"),
     ],
 )
@@ -346,6 +346,13 @@ def test_bad_options(options: dict, message: str) -> None:
 def test_bad_types_and_models() -> None:
     with pytest.raises(TypeError, match="flip is True or False"):
         Segmenter(pointwise(), flip="no")
+    for option in ("compile", "fold", "channels_last"):
+        with pytest.raises(TypeError, match=f"{option} is True or False, not 'no'"):
+            Segmenter(pointwise(), **{option: "no"})
+    with pytest.raises(TypeError, match="scales are one or more numbers, such as"):
+        Segmenter(pointwise(), scales=1.0)
+    with pytest.raises(ValueError, match="the device 'None' cannot be used; there is cpu"):
+        Segmenter(pointwise(), device=None)
     with pytest.raises(TypeError, match="each of scales must be a number"):
         Segmenter(pointwise(), scales=("1",))
     with pytest.raises(ValueError, match="at least 128x128 for this model, whose deepest stride"):
@@ -551,3 +558,22 @@ def test_compiled_with_cuda_graphs() -> None:
     options = {**PLAIN, "tile": 64, "device": "cuda"}
     found = Segmenter(model, **options, compile=True).probabilities(pixels)
     np.testing.assert_allclose(found, Segmenter(model, **options).probabilities(pixels), atol=1e-3)
+
+
+@pytest.mark.parametrize("one", ["street.jpg", Path("photos"), np.zeros((40, 48, 3), np.uint8), 3])
+def test_a_stream_is_of_several_images(one: object) -> None:
+    with pytest.raises(TypeError, match="stream takes several images, not one"):
+        Segmenter(pointwise(), **EXACT).stream(one)
+    several = Segmenter(pointwise(), **EXACT).stream(np.zeros((2, 40, 48, 3), np.uint8))
+    assert len(list(several)) == 2
+
+
+@pytest.mark.slow
+def test_a_backbone_of_one_image_size() -> None:
+    """Its batch norms cannot be tried out at another size: they stay, and the labels are right."""
+    model = citysegzoo.compose("timm/maxvit_pico_rw_256", "unet", num_classes=5).eval()
+    image = picture(256, 256)
+    expected = model.segment(image).labels
+    assert (
+        Segmenter(model, device="cpu", precision="fp32")(image).labels == expected
+    ).mean() > 0.999

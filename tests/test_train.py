@@ -15,7 +15,9 @@ import time
 import types
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,8 +27,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 import citysegzoo
-from citysegzoo.data import CamVid, Cityscapes, draw_streets
+from citysegzoo.data import Augmentation, CamVid, Cityscapes, draw_streets
 from citysegzoo.metrics import ConfusionMatrix
+from citysegzoo.recipe import Recipe
 from citysegzoo.weights.checkpoint import load_checkpoint
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "train.py"
@@ -567,6 +570,53 @@ def test_ctrl_c_is_one_line(streets: Path, tmp_path: Path) -> None:
     assert state_of(output)["state"]["epoch"] >= 1
 
 
+def test_clipped_gradients_move_nothing(streets: Path, tmp_path: Path) -> None:
+    """Under so small a norm SGD leaves the weights where they were."""
+    words = ("--optimizer", "sgd", "--lr", "0.1", "--weight-decay", "0", "--epochs", "1")
+    moved = {}
+    for norm in ("1e-12", "1e12"):
+        run(streets, tmp_path / norm, *words, "--clip-norm", norm, "--precision", "fp32")
+        torch.manual_seed(0)
+        before = citysegzoo.create_model("unet", widths=(4, 8), num_classes=19).state_dict()
+        after = state_of(tmp_path / norm)["state"]["model"]
+        moved[norm] = max(
+            float((after[name] - value).abs().max())
+            for name, value in before.items()
+            if name.endswith("conv.weight") or name.endswith(".0.weight")
+        )
+    assert moved["1e-12"] < 1e-9 < 1e-4 < moved["1e12"]
+
+
+def test_initial_weights_of_another_network(
+    streets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(streets, tmp_path / "unet", "--epochs", "1")
+    first = str(tmp_path / "unet" / "best.safetensors")
+    words = ("--model", "fcn", "--option", "widths=(4, 8)", "--crop", "32", "48")
+    message = refused(capsys, streets, tmp_path / "fcn", *words, "--initial", first)
+    assert message == f"{first} holds another model than fcn."
+
+
+def test_a_state_of_other_settings_is_not_offered(
+    streets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(streets, tmp_path / "run", "--epochs", "1")
+    message = refused(capsys, streets, tmp_path / "run", "--epochs", "1", "--lr", "1", "--resume")
+    assert "had other settings: lr was" in message
+    assert "--resume goes on from it" not in message
+
+
+def test_a_score_that_is_no_number_gives_way() -> None:
+    """A later one that is a number is kept in its place."""
+    run_ = train.Run.__new__(train.Run)
+    run_.best, run_.epoch, run_.processes = float("nan"), 1, SimpleNamespace(first=False)
+    run_.settings = SimpleNamespace(kept="lowest_loss")
+    run_.keep(SimpleNamespace(mean_iou=0.5), 2.0)
+    assert run_.best == -2.0
+    run_.keep(SimpleNamespace(mean_iou=0.5), float("nan"))
+    assert run_.best == -2.0
+
+
 # --- recipes
 
 REPORTED = [name for name in citysegzoo.list_models() if citysegzoo.model_info(name).recipe]
@@ -707,6 +757,56 @@ def test_a_class_that_is_not_there_has_a_weight(camvid: Path, tmp_path: Path) ->
         Image.fromarray(labels).save(file)
     loss, _ = losses_of("fcn.xiang2020_weighted", root, "camvid")
     assert loss.class_weights[3] == loss.class_weights.max() == 5
+
+
+@pytest.mark.parametrize("loss", ["dice", "dice+iou", "xiang2020_cross_entropy"])
+def test_class_weights_need_something_to_weigh(
+    loss: str, streets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--loss", loss, "--class-weights", "enet")
+    message = refused(capsys, streets, tmp_path / "run", *words)
+    assert message == (
+        f"--class-weights enet has nothing to weigh in {loss}; it goes with cross_entropy, focal, "
+        "ohem_cross_entropy, or a sum with one of these."
+    )
+
+
+def test_every_part_of_a_recipe_has_an_option() -> None:
+    words = "--model x --data camvid --root x --output x"
+    args = vars(train.parse_args(words.split()))
+    renamed = {"learning_rate": "lr", "dataset": "data", "loss_options": "loss_option"}
+    parts = {field.name for kind in (Recipe, Augmentation) for field in fields(kind)}
+    # Frozen parts are an option of the model, and epochs take the place of steps.
+    for name in parts - {"augmentation", "notes", "frozen", "steps"}:
+        assert renamed.get(name, name) in args, name
+
+
+def test_parts_of_a_recipe_can_be_left_out_and_changed() -> None:
+    name = "fcn.chen2020_augmented_resized"
+    assert settings_of(name, "cityscapes").augmentation.resize
+    settings = settings_of(
+        name, "cityscapes", "--resize", "none", "--rotate-probability", "0.5", "--loss", "focal",
+        "--loss-option", "gamma=1.5",
+    )  # fmt: skip
+    assert settings.augmentation.resize is None
+    assert settings.augmentation.rotate_probability == 0.5
+    assert settings.loss_options == {"gamma": 1.5}
+    with pytest.raises(SystemExit):
+        settings_of(name, "cityscapes", "--crop", "12")
+
+
+def test_labels_and_annotations_of_cityscapes(streets: Path, tmp_path: Path) -> None:
+    words = ("--labels", "category", "--annotations", "coarse", "--epochs", "1")
+    run(streets, tmp_path / "run", *words)
+    assert citysegzoo.load(tmp_path / "run" / "best.safetensors").num_classes == 7
+
+
+def test_a_coarse_recipe_is_validated_on_coarse_labels(streets: Path) -> None:
+    name = "unet.fixman2024_enhanced"
+    args = train.parse_args(["--model", name, "--data", "cityscapes", "--root", str(streets),
+                             "--output", "x"])  # fmt: skip
+    train_set, val = train.open_data(args, citysegzoo.model_info(name).recipe)
+    assert {path.name.split("_")[3] for _, path in (*train_set.files, *val.files)} == {"gtCoarse"}
 
 
 def test_options_of_losses(streets: Path, camvid: Path) -> None:
@@ -914,8 +1014,15 @@ def test_a_loss_that_is_no_number(
     output = tmp_path / "run"
     words = (*PLAIN, "--optimizer", "sgd", "--lr", "1e-3", "--schedule", "step:1:1e20")
     message = refused(capsys, streets, output, *words, "--save-every", every)
-    assert message.startswith("the loss is no number any more in epoch 2; lower --lr")
-    assert f"The last good state is in {output / 'last.pt'}" in message
+    assert message == (
+        "the loss is no number any more in epoch 2; begin a run in another --output with a lower "
+        f"--lr, --clip-norm 1 or --precision fp32; --initial {output / 'best.safetensors'} starts "
+        "it from the best weights."
+    )
+    # What it says helps.
+    again = (*PLAIN, "--initial", str(output / "best.safetensors"), "--lr", "1e-4", "--epochs", "1")
+    run(streets, tmp_path / "again", *again, "--clip-norm", "1", "--precision", "fp32")
+    assert log_of(tmp_path / "again")
     state = state_of(output)["state"]
     assert all(bool(value.isfinite().all()) for value in state["model"].values())
     assert state["epoch"] == 1
@@ -938,8 +1045,8 @@ def test_more_memory_than_there_is(workers: str, streets: Path, tmp_path: Path) 
     assert process.returncode == 2
     *before, last = err.splitlines()
     assert last == (
-        "train.py: out of memory with 4 images of (20000, 20000): try --accumulate 2, "
-        "--checkpoint-activations or a smaller --crop."
+        "train.py: out of memory with 4 images of (20000, 20000): add --checkpoint-activations, or "
+        "begin in another --output with --accumulate 2 or a smaller --crop."
     )
     if workers == "0":  # a worker without memory may speak itself
         assert not before

@@ -35,6 +35,12 @@ def add_parsers(commands: Commands) -> None:
         metavar="SIDE|HxW",
         help="cut larger images into tiles that overlap and blend, such as 1024 or 512x1024",
     )
+    segment.add_argument(
+        "--max-megapixels",
+        type=float,
+        metavar="N",
+        help="open larger images than Pillow does for safety, if you trust them",
+    )
     segment.add_argument("--overlap", type=int, metavar="N", help="of tiles [a quarter of them]")
     segment.add_argument(
         "--scales",
@@ -62,6 +68,7 @@ def _segment(args: argparse.Namespace) -> int:
 
     from citysegzoo.data import DEMO_IMAGE
     from citysegzoo.factory import DEFAULT_MODEL
+    from citysegzoo.images import images_up_to
     from citysegzoo.inference import Failure, Segmentation, Segmenter, find_images
     from citysegzoo.inference.segmentation import check_outputs
     from citysegzoo.memory import freed_memory_kept, memory_limited
@@ -99,6 +106,8 @@ def _segment(args: argparse.Namespace) -> int:
     with ExitStack() as held:
         if args.keep_memory:
             held.enter_context(freed_memory_kept())
+        if args.max_megapixels is not None:
+            held.enter_context(images_up_to(args.max_megapixels))
         if segmenter.device.type == "cpu":  # too large a photograph is named, and the rest done
             held.enter_context(memory_limited())
         failures = segmenter.folder(

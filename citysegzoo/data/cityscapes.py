@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
 
 from citysegzoo.data.labels import (
     CITYSCAPES_19,
@@ -14,7 +17,8 @@ from citysegzoo.data.labels import (
     LabelSet,
 )
 from citysegzoo.data.pairing import list_files, pair_by_key, require_folder
-from citysegzoo.data.samples import LabeledImages, Transform
+from citysegzoo.data.samples import LabeledImages, SampleError, Transform
+from citysegzoo.images import read_ids
 from citysegzoo.registry import suggestion
 
 WEBSITE = "https://www.cityscapes-dataset.com/downloads"
@@ -102,6 +106,22 @@ class Cityscapes(LabeledImages):
         )
         label_set, values = LABELS[labels]
         super().__init__(files, label_set, values=values, transform=transform)
+
+    def read_instances(self, index: int) -> npt.NDArray[Any]:
+        """The instance ids of a sample, from the ``*_instanceIds.png`` beside its label ids.
+
+        Returns:
+            ``(H, W)``, mostly uint16: below 1000 a label id, of what has no instances, or of a
+            group; else 1000 times the label id and the number of the instance.
+
+        Raises:
+            SampleError: If there is no such file, or it cannot be read.
+        """
+        labels = self.files[index][1]
+        try:
+            return read_ids(labels.with_name(labels.name.replace("_labelIds", "_instanceIds")))
+        except (OSError, ValueError) as error:
+            raise SampleError(str(error)) from error
 
 
 def image_folder(root: Path, split: str) -> Path:

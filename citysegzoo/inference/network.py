@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable
 from itertools import chain
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from citysegzoo.hardware import computes_bf16
+from citysegzoo.hardware import computes_bf16, find_device
 from citysegzoo.inference.folding import fold_batch_norm
 from citysegzoo.model import require_weights
 from citysegzoo.weights.checkpoint import MappedFiles
@@ -75,7 +76,10 @@ class Network:
         if fold:
             side = max(64, self.model.min_size)
             example = torch.empty(1, self.model.encoder.in_channels, side, side)
-            fold_batch_norm(self.model, example, on_folded=prepare)
+            # A backbone that takes images of one size alone cannot be tried at another: its batch
+            # norms stay.
+            with contextlib.suppress(AssertionError, RuntimeError):
+                fold_batch_norm(self.model, example, on_folded=prepare)
         for module in self.model.modules():
             prepare(module)
         self._logits: Callable[[Tensor], Tensor] = self.model.coarse_logits
@@ -118,29 +122,6 @@ class Network:
     def images(self, pixels: Tensor) -> Tensor:
         """Preprocess uint8 ``(N, H, W, 3)`` to float32 ``(N, 3, H, W)`` on the device."""
         return self.model.preprocessing(pixels.to(self.device).permute(0, 3, 1, 2))
-
-
-def find_device(name: str | torch.device) -> torch.device:
-    """The device of that name, ``"auto"`` the GPU if there is one.
-
-    Raises:
-        ValueError: If it is not there; what is, is listed.
-    """
-    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    if torch.backends.mps.is_available():
-        there.append("mps")
-    if name == "auto":
-        return torch.device(there[min(1, len(there) - 1)])
-    try:
-        device = torch.device(name)
-        if device.type == "meta":
-            raise RuntimeError
-        torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(
-            f"the device {str(name)!r} cannot be used; there is {', '.join(there)}."
-        ) from error
-    return device
 
 
 def find_dtype(precision: Precision, device: torch.device) -> torch.dtype:

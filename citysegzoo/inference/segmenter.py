@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 import torch
 from torch import Tensor
 
@@ -72,8 +73,10 @@ class Segmenter:
         channels_last: bool = True,
     ) -> None:
         require_labels_that_fit(model)
-        self.scales = tuple(check_number("each of scales", scale) for scale in scales)
-        if not self.scales or min(self.scales) <= 0:
+        if not isinstance(scales, Iterable) or isinstance(scales, str):
+            raise TypeError(f"scales are one or more numbers, such as (0.75, 1.0), not {scales!r}.")
+        self.scales = tuple(check_number("each of scales", scale, above=0) for scale in scales)
+        if not self.scales:
             raise ValueError(f"scales are one or more numbers above 0, not {scales!r}.")
         self.flip = check_flag("flip", flip)
         self._stride = max(model.encoder.strides)
@@ -83,9 +86,9 @@ class Segmenter:
             model,
             device=device,
             precision=precision,
-            compile=compile,
-            fold=fold,
-            channels_last=channels_last,
+            compile=check_flag("compile", compile),
+            fold=check_flag("fold", fold),
+            channels_last=check_flag("channels_last", channels_last),
         )
         self.device, self.dtype = self._network.device, self._network.dtype
 
@@ -168,10 +171,19 @@ class Segmenter:
             file are named ``image_0``, ``image_1``, ...
 
         Raises:
+            TypeError: If ``images`` is one image, and not several.
             ValueError: If ``batch_size`` is less than 1.
             Exception: What ``images`` and ``on_error`` raise. Of an unfinished batch no results
                 are given then.
         """
+        one = isinstance(images, (str, os.PathLike, PIL.Image.Image)) or (
+            isinstance(images, np.ndarray) and (images.ndim < 3 or images.shape[2:] == (3,))
+        )
+        if one or not isinstance(images, Iterable):
+            raise TypeError(
+                f"stream takes several images, not one {type(images).__name__}; call the segmenter "
+                "with a single one, or `folder` with a folder."
+            )
         return self._stream(images, check_positive("batch_size", batch_size), on_error or warn)
 
     def folder(

@@ -143,6 +143,7 @@ REPORT = Report(
                 epochs=30,
                 batch_size=2,
                 encoder_weights="resnet50.tv_in1k",
+                frozen=("encoder",),
                 notes=(
                     *_RECIPE.notes,
                     _RESIZED,

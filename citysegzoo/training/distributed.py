@@ -58,6 +58,11 @@ def start_processes(device: str) -> Processes:
         return Processes(where)
     if where.type == "cuda":
         where = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        if where.index >= torch.cuda.device_count():
+            raise ValueError(
+                f"there are {torch.cuda.device_count()} CUDA devices here and more processes; "
+                f"give --nproc-per-node={torch.cuda.device_count()}."
+            )
         torch.cuda.set_device(where)
     dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
     return Processes(where, dist.get_rank(), dist.get_world_size())

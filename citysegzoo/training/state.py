@@ -33,6 +33,10 @@ def save_state(
         os.fsync(file.fileno())  # so that the file is whole even when the machine stops
 
 
+class OtherSettingsError(ValueError):
+    """A run that cannot go on from a state, as that is of other settings."""
+
+
 def load_state(path: str | os.PathLike[str], *, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Read what :func:`save_state` wrote, for a run of the same settings.
 
@@ -42,7 +46,8 @@ def load_state(path: str | os.PathLike[str], *, settings: Mapping[str, Any]) -> 
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds no state, or that of a run with other settings; they are named.
+        ValueError: If it holds no state.
+        OtherSettingsError: If it is that of a run with other settings; they are named.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no run to resume: {path} does not exist.")
@@ -59,7 +64,7 @@ def load_state(path: str | os.PathLike[str], *, settings: Mapping[str, Any]) -> 
         if theirs.get(name) != settings.get(name)
     ]
     if other:
-        raise ValueError(
+        raise OtherSettingsError(
             f"the run in {path} had other settings: {'; '.join(other)}; give the same ones, or "
             "another output folder."
         )
