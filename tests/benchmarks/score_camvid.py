@@ -59,6 +59,7 @@ def main() -> None:
         record = find_record(args.model, "camvid")
         card = record.card
         card["score"]["mean_iou"] = round(scores.mean_iou, 4)
+        card["score"]["pixel_accuracy"] = round(scores.pixel_accuracy, 4)
         card["score"]["class_iou"] = {name: round(v, 4) for name, v in scores.class_iou.items()}
         given = "" if args.model == parser.get_default("model") else f" --model {args.model}"
         card["score"]["command"] = f"python tests/benchmarks/score_camvid.py --root camvid{given}"
