@@ -346,7 +346,7 @@ def test_bad_options(options: dict, message: str) -> None:
 def test_bad_types_and_models() -> None:
     with pytest.raises(TypeError, match="flip is True or False"):
         Segmenter(pointwise(), flip="no")
-    for option in ("compile", "fold", "channels_last"):
+    for option in ("compile", "fused", "fold", "channels_last"):
         with pytest.raises(TypeError, match=f"{option} is True or False, not 'no'"):
             Segmenter(pointwise(), **{option: "no"})
     with pytest.raises(TypeError, match="scales are one or more numbers, such as"):
@@ -577,3 +577,20 @@ def test_a_backbone_of_one_image_size() -> None:
     assert (
         Segmenter(model, device="cpu", precision="fp32")(image).labels == expected
     ).mean() > 0.999
+
+
+def test_labels_by_way_of_logits_at_full_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = citysegzoo.create_model("deeplabv3_resnet18", num_classes=5).eval()
+    image = picture(97, 130)
+    exact = {"device": "cpu", "precision": "fp32", "fold": False, "channels_last": False}
+    fused = Segmenter(model, **exact)(image).labels
+    enlarged: list[Tensor] = []
+    enlarge = type(model).enlarge
+    monkeypatch.setattr(
+        type(model), "enlarge", lambda *args: enlarged.append(enlarge(*args)) or enlarged[-1]
+    )
+    assert (Segmenter(model, **exact)(image).labels == fused).all()
+    assert not enlarged
+    assert (Segmenter(model, **exact, fused=False)(image).labels == fused).all()
+    assert enlarged[0].shape == (1, 5, 97, 130)

@@ -168,20 +168,23 @@ def segment(model: SegmentationModel, image: Any) -> Any:
     return Segmentation(pixels, labels, model.labels, Path(file_of(image)).stem or "image")
 
 
-def label_maps(model: SegmentationModel, logits: Tensor, size: Sequence[int]) -> Tensor:
+def label_maps(
+    model: SegmentationModel, logits: Tensor, size: Sequence[int], *, fused: bool = True
+) -> Tensor:
     """The leading class of every pixel: ``model.enlarge(logits, size).argmax(1)``.
 
     Args:
         model: Of at most 256 classes.
         logits: What its ``coarse_logits`` gives, ``(N, C, h, w)``.
         size: (H, W) of the images.
+        fused: Whether to do without the enlarged logits, where that gives the same.
 
     Returns:
         uint8 ``(N, H, W)``.
     """
     # Enlarged in half precision, logits are rounded: their label map is another one.
     full = logits.dtype in (torch.float32, torch.float64)
-    if full and model.working_size is None and logits.shape[-2:] != torch.Size(size):
+    if fused and full and model.working_size is None and logits.shape[-2:] != torch.Size(size):
         return upsampled_labels(logits, size, align_corners=model.align_corners)
     images = torch.split(logits, 1)
     # Several times faster than argmax, and the same.

@@ -49,6 +49,7 @@ class Segmenter:
         overlap: How many pixels tiles overlap at least, a quarter of the tile by default.
         scales: The class probabilities are averaged over the image at these scales.
         flip: Whether they are averaged over the image and its mirror image too.
+        fused: Whether labels are found without logits at full size, which are the same labels.
         fold: Whether batch norm is folded into the convolutions.
         channels_last: Whether the channels are innermost in memory.
 
@@ -69,6 +70,7 @@ class Segmenter:
         overlap: int | None = None,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
+        fused: bool = True,
         fold: bool = True,
         channels_last: bool = True,
     ) -> None:
@@ -79,6 +81,7 @@ class Segmenter:
         if not self.scales:
             raise ValueError(f"scales are one or more numbers above 0, not {scales!r}.")
         self.flip = check_flag("flip", flip)
+        self.fused = check_flag("fused", fused)
         self._stride = max(model.encoder.strides)
         self.tile = None if tile is None else self._checked_tile(tile, model.min_size)
         self.overlap = self._checked_overlap(overlap)
@@ -254,8 +257,9 @@ class Segmenter:
         network, size = self._network, images[0].shape[:2]
         if self.tile is None and self.scales == (1.0,) and not self.flip:
             logits = network(network.images(_batch(images)))
-            maps: Pixels = label_maps(network.model, logits, size).cpu().numpy()
-            return maps
+            maps = label_maps(network.model, logits, size, fused=self.fused)
+            found: Pixels = maps.cpu().numpy()
+            return found
         labels = np.empty((len(images), *size), np.uint8)
         for pixels, own in zip(images, labels, strict=True):
             top = 0
