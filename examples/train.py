@@ -513,6 +513,8 @@ class Run:
             row = {"epoch": self.epoch, "lr": self.rate(-1), "loss": loss}
             if self.epoch % self.args.evaluate_every == 0 or self.epoch == settings.epochs:
                 scores, val_loss = self.evaluate()
+                if math.isnan(scores.mean_iou):
+                    raise ValueError("no pixel of the validation images has a class; check them.")
                 row |= {"val_loss": val_loss, "mean_iou": scores.mean_iou, **scores.class_iou}
                 self.keep(scores, val_loss)
             self.log.append({**row, "seconds": time.perf_counter() - start})

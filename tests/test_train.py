@@ -606,6 +606,18 @@ def test_a_state_of_other_settings_is_not_offered(
     assert "--resume goes on from it" not in message
 
 
+def test_validation_images_without_a_class(
+    camvid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = shutil.copytree(camvid, tmp_path / "camvid")
+    for file in (root / "valannot").iterdir():
+        Image.fromarray(np.full((360, 480), 11, np.uint8)).save(file)
+    with pytest.raises(SystemExit):
+        run(root, tmp_path / "run", "--epochs", "1", data="camvid")
+    said = capsys.readouterr().err
+    assert said == "train.py: no pixel of the validation images has a class; check them.\n"
+
+
 def test_a_score_that_is_no_number_gives_way() -> None:
     """A later one that is a number is kept in its place."""
     run_ = train.Run.__new__(train.Run)
