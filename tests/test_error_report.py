@@ -308,7 +308,7 @@ def test_bad_input(cam: Folders, tmp_path: Path, capsys, monkeypatch) -> None:
     labels = ["--labels", "camvid11"]
     before = sorted(tmp_path.rglob("*"))
     for arguments, part in (
-        ([p, t], "give --labels"),
+        ([p, t], "give labels (--labels)"),
         ([p, t, "--labels", "camvid"], "did you mean 'camvid11'"),
         ([str(empty), t, *labels], "empty holds no label image"),
         ([p, str(empty), *labels], "empty holds no label image"),
