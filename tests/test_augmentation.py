@@ -428,6 +428,7 @@ def test_the_mean_colour_is_imagenets() -> None:
     assert tuple(round(255 * mean) for mean in IMAGENET.mean) == MEAN_COLOR
 
 
+@pytest.mark.slow
 def test_settings_import_nothing_heavy() -> None:
     program = (
         "import sys; from citysegzoo.data.augmentation import Augmentation; "

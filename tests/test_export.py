@@ -217,6 +217,7 @@ def test_metadata(tmp_path: Path) -> None:
     assert run.get_outputs()[0].shape == ["batch", "height", "width"]
 
 
+@pytest.mark.slow
 @not_on_torch_2_6("cannot keep height and width open for these")
 def test_metadata_of_torch_export(tmp_path: Path) -> None:
     model = create_model("unet.small", pretrained=True)

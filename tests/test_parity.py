@@ -137,7 +137,9 @@ def test_vgg_without_batch_norm_starts_one_with() -> None:
         pytest.param(
             *("swin_tiny", "swin_tiny_patch4_window7_224", (448, 896)), marks=pytest.mark.slow
         ),
-        ("swinv2_tiny", "swinv2_tiny_window8_256", (512, 768)),
+        pytest.param(
+            *("swinv2_tiny", "swinv2_tiny_window8_256", (512, 768)), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_swin_features_are_timms_at_its_size(name: str, timm_name: str, size: tuple) -> None:

@@ -133,6 +133,7 @@ def test_no_photograph_is_overwritten(photo: Path, capsys) -> None:
     assert mine.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_names_the_terminal_cannot_show_stop_nothing(photo: Path, tmp_path: Path) -> None:
     for name in ("a", "ü", "z"):
         (photo.parent / f"{name}.png").write_bytes(photo.read_bytes())
@@ -233,6 +234,7 @@ def test_command_does_the_rest_of_a_folder(photo: Path, tmp_path: Path, capsys) 
     ]
 
 
+@pytest.mark.slow
 def test_command_shows_progress_on_a_terminal(photo: Path, tmp_path: Path) -> None:
     other = photo.with_name("second.png")
     other.write_bytes(photo.read_bytes())
@@ -383,6 +385,7 @@ def test_closed_pipe_is_no_error() -> None:
     assert done.stdout.startswith("MODEL")
 
 
+@pytest.mark.slow
 def test_closed_output_is_no_error(photo: Path, tmp_path: Path) -> None:
     arguments = f"segment {photo} --output {tmp_path / 'out'}"
     line = f"{sys.executable} -m citysegzoo {arguments} >&- 2>&-"

@@ -1019,7 +1019,7 @@ def test_fp16(streets: Path, tmp_path: Path) -> None:
 PLAIN = ("--option", "norm=False", "--option", "first_norm=False", "--option", "up_norm=False")
 
 
-@pytest.mark.parametrize("every", ["0", "1"])
+@pytest.mark.parametrize("every", ["0", pytest.param("1", marks=pytest.mark.slow)])
 def test_a_loss_that_is_no_number(
     every: str, streets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
