@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Callable
 from itertools import chain
@@ -76,10 +75,7 @@ class Network:
         if fold:
             side = max(64, self.model.min_size)
             example = torch.empty(1, self.model.encoder.in_channels, side, side)
-            # A backbone that takes images of one size alone cannot be tried at another: its batch
-            # norms stay.
-            with contextlib.suppress(AssertionError, RuntimeError):
-                fold_batch_norm(self.model, example, on_folded=prepare)
+            fold_batch_norm(self.model, example, on_folded=prepare)
         for module in self.model.modules():
             prepare(module)
         self._logits: Callable[[Tensor], Tensor] = self.model.coarse_logits
