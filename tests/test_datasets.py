@@ -227,7 +227,7 @@ def test_hidden_files_are_no_frames(root: Path) -> None:
 # Samples that cannot be used
 
 
-def broken(dataset: LabeledImages, *parts: str | Path, index: int = 0) -> None:
+def assert_broken(dataset: LabeledImages, *parts: str | Path, index: int = 0) -> None:
     with pytest.raises(SampleError) as caught:
         dataset[index]
     for part in parts:
@@ -242,7 +242,9 @@ def test_unknown_ids(root: Path, labels: str) -> None:
     ids = np.full(SIZE, 33, np.uint8)
     ids[0, 0], ids[5, 7] = 34, 255
     Image.fromarray(ids).save(file)
-    broken(dataset, f"{file} has values 34, 255, no labels of this dataset, which has 0..33.")
+    assert_broken(
+        dataset, f"{file} has values 34, 255, no labels of this dataset, which has 0..33."
+    )
 
 
 def test_ids_of_16_bits(root: Path) -> None:
@@ -251,20 +253,20 @@ def test_ids_of_16_bits(root: Path) -> None:
     Image.fromarray(np.full(SIZE, 26, np.uint16)).save(file)
     assert dataset[0][1].unique().tolist() == [13]
     Image.fromarray(np.full(SIZE, 26001, np.uint16)).save(file)
-    broken(dataset, file, "the value 26001, no label")
+    assert_broken(dataset, file, "the value 26001, no label")
 
 
 def test_sizes_that_differ(root: Path) -> None:
     dataset = Cityscapes(root)
     picture, label = dataset.files[0]
     Image.new("L", (64, 64), 7).save(label)
-    broken(dataset, f"{picture} is 128x64 but its labels {label} are 64x64")
+    assert_broken(dataset, f"{picture} is 128x64 but its labels {label} are 64x64")
 
 
 def test_colours_for_labels(root: Path) -> None:
     dataset = Cityscapes(root)
     write(dataset.files[0][1], image())
-    broken(dataset, dataset.files[0][1], "is a colour image")
+    assert_broken(dataset, dataset.files[0][1], "is a colour image")
 
 
 @pytest.mark.parametrize("side", [0, 1])
@@ -278,7 +280,7 @@ def test_corrupt_file_is_named(root: Path, side: int, damage: str) -> None:
     file.unlink()
     if damage != "gone":
         file.write_bytes(contents[damage])
-    broken(dataset, file)
+    assert_broken(dataset, file)
 
 
 def test_error_of_a_worker_is_one_sentence(root: Path) -> None:
@@ -355,7 +357,7 @@ def test_held_samples_are_those_of_the_files(root: Path) -> None:
                 assert torch.equal(target, expected[i][1])
                 image.zero_()  # of a sample's own
         else:
-            broken(held, pair[0], index=i)
+            assert_broken(held, pair[0], index=i)
 
 
 def test_more_than_memory_holds(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -405,7 +407,9 @@ def test_folder_with_labels_of_ones_own(tmp_path: Path) -> None:
     dataset = Folder(tmp_path / "x", tmp_path / "y", crossing)
     assert dataset[0][1].unique().tolist() == [9]
     write(file, np.full(SIZE, 2, np.uint8))
-    broken(dataset, f"{file} has the value 2, no label of this dataset, which has 0..1 and 9.")
+    assert_broken(
+        dataset, f"{file} has the value 2, no label of this dataset, which has 0..1 and 9."
+    )
 
 
 def test_folder_does_not_guess(tmp_path: Path) -> None:
