@@ -212,7 +212,7 @@ def test_python_that_needs_more_than_the_zoo_runs(page: str, tmp_path: Path) -> 
             publish_what_it_names(hub)
         if page == "docs/export.md":
             pytest.importorskip("onnxruntime")
-        if page == "docs/datasets/cityscapes.md":  # coarse annotations of more images than are drawn
+        if page == "docs/datasets/cityscapes.md":  # which has more coarse images
             for folder in ("leftImg8bit", "gtCoarse"):
                 shutil.copytree(f"cityscapes/{folder}/train", f"cityscapes/{folder}/train_extra")
         done = hub.run(program + "\n".join(NEEDY[page]), tmp_path / "cache")

@@ -11,6 +11,7 @@ photograph and given back after it, so that nothing else profits.
 
 import argparse
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -42,9 +43,13 @@ PARTS: dict[str, dict[str, Any]] = {
 }
 
 
-def plain(model: torch.nn.Module, pixels: np.ndarray) -> np.ndarray:
+def plain(
+    model: torch.nn.Module,
+    pixels: np.ndarray,
+    without_gradients: Callable[[], AbstractContextManager[Any]] = torch.no_grad,
+) -> np.ndarray:
     """The usual way."""
-    with torch.no_grad():
+    with without_gradients():
         image = torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
         return model(citysegzoo.data.IMAGENET(image)).argmax(1)[0].to(torch.uint8).numpy()
 
@@ -67,6 +72,7 @@ def runs_of(
         kind, options = NETWORKS[name]
         peer = getattr(smp, kind)(encoder_weights=None, classes=CLASSES, **options).eval()
         runs["smp"] = lambda: plain(peer, pixels)
+    runs["inference mode alone"] = lambda: plain(model, pixels, torch.inference_mode)
     for part, options in PARTS.items():
         segmenter = Segmenter(model, **{**OFF, **options})
         runs[part] = lambda segmenter=segmenter: segmenter(pixels).labels
