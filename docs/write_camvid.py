@@ -12,10 +12,16 @@ import argparse
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import citysegzoo
+from citysegzoo.benchmark import count_flops
+from citysegzoo.data import CAMVID_11
+from citysegzoo.data.camvid import SPLITS
 from citysegzoo.files import replacing
 from citysegzoo.reports import list_reports
 from citysegzoo.reports._report import figure_text
@@ -39,13 +45,50 @@ How the recipes were adapted: optimiser, learning rate, schedule, batch size, lo
 are the report's; frames are not resized; every network sees crops of {crop} of whole-size frames,
 and is scored on whole frames; class weights are those of CamVid's pixels by the report's formula;
 nothing is pretrained. Scores are taken every fifth epoch, and the best is kept where the report
-keeps its best. Left out is what would take hours on two cores.
+keeps its best. [Left out](#left-out) is what would take hours on two cores.
 
 The two [sets of weights that ship](weights.md) trained for longer, and score more than twice as
 much as most of these by the same measure.
 
 """
-MEASURED = """\
+QUESTIONS = {
+    "the loss, xiang2020's FCN": (
+        "reports",
+        {
+            "cross entropy": "fcn.xiang2020_baseline",
+            "weighted": "fcn.xiang2020_weighted",
+            "Dice": "fcn.xiang2020_dice",
+        },
+    ),
+    "the loss, chen2020's FCN": (
+        "reports",
+        {"cross entropy": "fcn.chen2020_baseline", "Dice": "fcn.chen2020_dice"},
+    ),
+    "the loss, stevens2020's U-Net": (
+        "reports",
+        {"cross entropy": "unet.stevens2020_run1", "weighted": "unet.stevens2020_run2"},
+    ),
+    "flips, scales and rotation, xiang2020's FCN": (
+        "reports",
+        {"without": "fcn.xiang2020_baseline", "with": "fcn.xiang2020_augmented"},
+    ),
+    "skips ([more](#with-skips-and-without))": (
+        "skips",
+        {"FCN, without": "fcn", "U-Net, with": "unet"},
+    ),
+    "atrous rates ([more](#atrous-rates))": ("rates", {"6, 12, 18": "DL-1", "3, 6, 9": "DL-2"}),
+}
+"""What the reports ask: the group of runs, and which of them are the answers."""
+
+ASKED = """\
+## The reports' questions
+
+Mean IoU of runs that differ in what is asked, all of them in the tables below. Those of chen2020
+differ in the learning rate too: 0.005 in the report for cross entropy, and 0.001 here for Dice, for
+which it names none.
+
+"""
+MEASURED = """
 ## Measured on CamVid
 
 Mean IoU over the 11 classes, from one confusion matrix over the split, single scale, in percent.
@@ -55,15 +98,26 @@ RATES = """
 ## Atrous rates
 
 Pyramids of mei2019 on ResNet-18 (`deeplabv3_resnet18`) in place of ResNet-101, which takes hours
-here, by train.py's own recipe, {epochs} epochs: {rates}.
+here, by train.py's own recipe with [Muon](training.md#muon), {epochs} epochs: {rates}.
+At stride 16 a crop of {crop} is a map of 12x15, on which a rate of 18 reaches no neighbour: the
+report's crops of 513x513 give maps of 33x33.
 
 """
 SKIPS = """
 ## With skips and without
 
 `unet.small` beside an FCN of the same encoder widths, pooled as well and without skips, by
-train.py's own recipe. Neither is near its end after so few epochs, so this says little about
-skips: `unet.small` itself reaches 61.3 % in 100 ([weights](weights.md)).
+train.py's own recipe with Muon. After so few epochs the rare classes are near 0 in both; skips gain
+on pavement, building and road. `unet.small` itself reaches 61.3 % in 100 ([weights](weights.md)).
+
+"""
+LEFT_OUT = """
+## Left out
+
+What a network costs for one image of {crop}, forwards; training takes about three times that,
+{images:,} times. The largest of those above takes {most} GFLOPs. A frozen encoder stays as ImageNet
+left it, and without such weights there is nothing to keep. The commands below train these as well,
+by their names.
 
 """
 PRINTED = """
@@ -118,15 +172,23 @@ def page() -> str:
     epochs, crop = setting(runs[0], "--epochs"), "x".join(setting(runs[0], "--crop", 2).split())
     names = [run["run"] for run in runs]
     head = INTRODUCTION.format(count=len(runs), reported=len(REPORTED), epochs=epochs, crop=crop)
-    text = f"{MARK}\n\n{head}{MEASURED}{table(['model', *COLUMNS], [row(run) for run in runs])}"
+    text = f"{MARK}\n\n{head}{ASKED}{answers(groups)}{MEASURED}"
+    text += table(["model", *COLUMNS], map(row, runs))
     text += "\nBy class, in percent:\n\n" + by_class(runs)
     if "rates" in groups:
         rates = ", ".join(f"{run['run']} has rates {rates_of(run)}" for run in groups["rates"])
-        text += RATES.format(epochs=epochs, rates=rates) + table(
+        text += RATES.format(epochs=epochs, rates=rates, crop=crop) + table(
             ["pyramid", *COLUMNS], map(row, groups["rates"])
         )
     if "skips" in groups:
         text += SKIPS + table(["network", *COLUMNS], map(row, groups["skips"]))
+        text += "\n" + by_class(groups["skips"])
+    size = tuple(map(int, crop.split("x")))
+    text += LEFT_OUT.format(
+        crop=crop,
+        images=int(epochs) * SPLITS["train"],
+        most=max(gigaflops(name, size) for name in names),
+    ) + left_out([name for name in REPORTED if name not in names], names, size)
     text += PRINTED + printed(names)
     commands = "\n".join(run["card"]["command"] for group in groups.values() for run in group)
     return text + COMMANDS.format(epochs=epochs, commands=commands)
@@ -172,6 +234,45 @@ def printed(names: Sequence[str]) -> str:
             report = f"[{info.report}](reports/{info.report}.md)"
             rows.append([f"`{name}`", figure_text(result), result.metric, result.split, report])
     return table(["model", "printed", "figure", "split", "report"], rows)
+
+
+def answers(groups: dict[str, list[dict[str, Any]]]) -> str:
+    """A line for each question."""
+    rows = []
+    for question, (group, runs) in QUESTIONS.items():
+        ious = {run["run"]: run["card"]["score"]["mean_iou"] for run in groups.get(group, [])}
+        found = [f"{label}: {100 * ious[run]:.1f}" for label, run in runs.items() if run in ious]
+        rows.append([question, "; ".join(found)])
+    return table(["question", "mean IoU, %"], rows)
+
+
+def gigaflops(name: str, size: tuple[int, int]) -> int:
+    """A forward of a network with CamVid's classes, rounded."""
+    with torch.device("meta"):
+        model = citysegzoo.create_model(name, num_classes=len(CAMVID_11))
+    return round(count_flops(model, size) / 1e9)
+
+
+def left_out(names: Sequence[str], trained: Sequence[str], size: tuple[int, int]) -> str:
+    """What was not trained, and why."""
+    rows = []
+    for name in names:
+        frozen = " and ".join(citysegzoo.model_info(name).recipe.frozen)
+        same = next((other for other in trained if same_here(name, other)), None)
+        note = f"`{same}` is the same here" if same else frozen and f"frozen: {frozen}"
+        rows.append([f"`{name}`", str(gigaflops(name, size)), note])
+    return table(["model", "GFLOPs", "note"], rows)
+
+
+def same_here(one: str, other: str) -> bool:
+    """Whether two networks and their recipes differ in the size of frames alone."""
+    infos = [citysegzoo.model_info(name) for name in (one, other)]
+    networks = [(info.architecture, info.preset) for info in infos]
+    recipes = [
+        replace(info.recipe, augmentation=replace(info.recipe.augmentation, resize=None))
+        for info in infos
+    ]
+    return networks[0] == networks[1] and recipes[0] == recipes[1]
 
 
 def setting(run: dict[str, Any], name: str, count: int = 1) -> str:
