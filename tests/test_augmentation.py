@@ -107,22 +107,27 @@ def test_labels_lie_where_the_image_lies(
 def test_a_window_is_a_crop_of_the_whole(
     height: int, width: int, scaled: tuple, size: tuple, where: tuple
 ) -> None:
-    """What is resampled is the window alone, to the same result."""
+    """What is resampled is the window alone, to the same result.
+
+    That is within a grey level of the exact one: width and height are resampled one after the
+    other, and each rounds by half a level.
+    """
     image, labels = sample(height, width)
     corner = [round(share * (s - c)) for share, s, c in zip(where, scaled, size, strict=True)]
-    whole = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(
-        scaled[::-1], Image.Resampling.BILINEAR
+    whole = np.stack(
+        [
+            Image.fromarray(channel).resize(scaled[::-1], Image.Resampling.BILINEAR)
+            for channel in image.numpy().astype(np.float32)
+        ]
     )
-    expected = torch.full((3, *size), 7, dtype=torch.uint8)
+    expected = torch.full((3, *size), 7.0)
     rows, columns = (
         (slice(max(0, start), min(s, start + c)), slice(max(0, -start), max(0, -start) + min(s, c)))
         for start, s, c in zip(corner, scaled, size, strict=True)
     )
-    expected[:, rows[1], columns[1]] = torch.from_numpy(np.array(whole)).permute(2, 0, 1)[
-        :, rows[0], columns[0]
-    ]
+    expected[:, rows[1], columns[1]] = torch.from_numpy(whole[:, rows[0], columns[0]])
     window = _view(image, scaled, corner, size, 0.0, (7, 7, 7))
-    assert (window.int() - expected.int()).abs().max() <= 1
+    assert (window - expected).abs().max() <= 1 + 1e-2  # weights are rounded too
 
     shown = _view(labels, scaled, corner, size, 0.0, VOID)
     void = torch.ones(size, dtype=torch.bool)

@@ -161,8 +161,9 @@ class RandomWindow:
     """Resize, scale, rotate and crop, all in one look at the source.
 
     An image is enlarged only where the window shows it, rather than as a whole of which most is
-    then thrown away. The result is that of scaling the whole and cropping it, to a grey level:
-    pixels just outside the window take part in the antialiasing as they would there.
+    then thrown away. The result is that of scaling the whole and cropping it: pixels just outside
+    the window take part in the antialiasing as they would there. Both are within a grey level of
+    what exact arithmetic gives.
 
     Attributes:
         settings: What to do.
