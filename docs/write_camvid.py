@@ -3,7 +3,7 @@
     python docs/write_camvid.py                                  # from the cards in camvid.json
     python docs/write_camvid.py --collect reports=runs/reports   # from finished runs of a sweep
 
-What is collected replaces the cards of that group, and is kept in camvid.json.
+What is collected is kept in camvid.json, in place of what the group had of the same runs.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from citysegzoo.benchmark import count_flops
 from citysegzoo.data import CAMVID_11
 from citysegzoo.data.camvid import SPLITS
 from citysegzoo.files import replacing
-from citysegzoo.reports import list_reports
-from citysegzoo.reports._report import figure_text
+from citysegzoo.reports import figure_text, list_reports, overall_iou
 
 CARDS = Path(__file__).with_name("camvid.json")
 PAGE = Path(__file__).with_name("camvid.md")
@@ -42,10 +41,13 @@ train up to 150 on eight times the images, and one run each, so that a differenc
 may be that of another seed.
 
 How the recipes were adapted: optimiser, learning rate, schedule, batch size, loss and augmentation
-are the report's; frames are not resized; every network sees crops of {crop} of whole-size frames,
-and is scored on whole frames; class weights are those of CamVid's pixels by the report's formula;
-nothing is pretrained. Scores are taken every fifth epoch, and the best is kept where the report
-keeps its best. [Left out](#left-out) is what would take hours on two cores.
+are the report's, and train.py's own where the report does not say (the last column below: AdamW,
+0.001, cosine, batches of 8). Frames are not resized; every network sees crops of {crop} of
+whole-size frames, and is scored on whole frames; class weights are those of CamVid's pixels by the
+report's formula; nothing is pretrained. Scores are taken every fifth epoch, and the best is kept
+unless the report keeps its last or that of the lowest loss. Schedules that count epochs count them
+as in the report: the rate of `unet.stevens2020_baseline`, which falls tenfold after each of its 3
+epochs there, is next to nothing after the fifth here. [Left out](#left-out) are larger networks.
 
 The two [sets of weights that ship](weights.md) trained for longer, and score more than twice as
 much as most of these by the same measure.
@@ -76,7 +78,25 @@ QUESTIONS = {
         "skips",
         {"FCN, without": "fcn", "U-Net, with": "unet"},
     ),
-    "atrous rates ([more](#atrous-rates))": ("rates", {"6, 12, 18": "DL-1", "3, 6, 9": "DL-2"}),
+    "the encoder, xiang2020's networks": (
+        "reports",
+        {
+            "plain, FCN": "fcn.xiang2020_baseline",
+            "ResNet-50, FCN": "fcn_resnet50.xiang2020",
+            "ResNet-101, ASPP": "aspp_resnet101.xiang2020",
+        },
+    ),
+    "atrous rates, ResNet-18 ([more](#atrous-rates))": (
+        "rates",
+        {"6, 12, 18": "DL-1", "3, 6, 9": "DL-2"},
+    ),
+    "atrous rates, mei2019's ResNet-101": (
+        "reports",
+        {
+            "6, 12, 18": "deeplabv3_resnet101.mei2019_dl1",
+            "3, 6, 9": "deeplabv3_resnet101.mei2019_dl2",
+        },
+    ),
 }
 """What the reports ask: the group of runs, and which of them are the answers."""
 
@@ -92,13 +112,14 @@ MEASURED = """
 ## Measured on CamVid
 
 Mean IoU over the 11 classes, from one confusion matrix over the split, single scale, in percent.
+Not said in the report, and train.py's own here, is what the last column names.
 
 """
 RATES = """
 ## Atrous rates
 
-Pyramids of mei2019 on ResNet-18 (`deeplabv3_resnet18`) in place of ResNet-101, which takes hours
-here, by train.py's own recipe with [Muon](training.md#muon), {epochs} epochs: {rates}.
+Pyramids of mei2019 on ResNet-18 (`deeplabv3_resnet18`) in place of ResNet-101, by train.py's own
+recipe with [Muon](training.md#muon), {epochs} epochs: {rates}.
 At stride 16 a crop of {crop} is a map of 12x15, on which a rate of 18 reaches no neighbour: the
 report's crops of 513x513 give maps of 33x33.
 
@@ -115,9 +136,9 @@ LEFT_OUT = """
 ## Left out
 
 What a network costs for one image of {crop}, forwards; training takes about three times that,
-{images:,} times. The largest of those above takes {most} GFLOPs. A frozen encoder stays as ImageNet
-left it, and without such weights there is nothing to keep. The commands below train these as well,
-by their names.
+{images:,} times. The largest of the reports' networks above takes {most} GFLOPs. A frozen encoder
+stays as ImageNet left it, and without such weights there is nothing to keep. The commands below
+train these as well, by their names.
 
 """
 PRINTED = """
@@ -129,6 +150,10 @@ classes: not to be set against the tables above, nor most of them against each o
 """
 COMMANDS = """
 ## Do it again
+
+CamVid is read from `camvid/` ([how to get it](datasets/camvid.md)). All was trained and scored in
+bf16, train.py's default on processors with AVX512-bf16 or AMX: elsewhere add `--precision bf16`.
+Other processors and versions of PyTorch round differently, and their scores differ somewhat.
 
 ```text
 {commands}
@@ -145,18 +170,22 @@ use.
 
 
 def collect(group: str, folder: Path) -> None:
-    """Keep the cards of the finished runs in a folder as those of a group."""
-    found = []
+    """Keep the cards of the finished runs in a folder among those of a group."""
+    found = {}
     for file in sorted(folder.glob("*/best.safetensors")):
         if not (file.parent / "finished.txt").is_file():
             continue
         model = citysegzoo.load(file)
         parameters = sum(p.numel() for p in model.parameters())
-        found.append({"run": file.parent.name, "parameters": parameters, "card": model.card})
+        run = file.parent.name
+        found[run] = {"run": run, "parameters": parameters, "card": model.card}
     if not found:
         raise SystemExit(f"{folder} holds no finished run.")
+    kept = cards()
+    runs = {run["run"]: run for run in kept.get(group, [])} | found
+    kept[group] = [runs[name] for name in sorted(runs)]
     with replacing(CARDS) as partial:
-        partial.write_text(json.dumps(cards() | {group: found}, indent=1) + "\n")
+        partial.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 def cards() -> dict[str, list[dict[str, Any]]]:
@@ -173,7 +202,9 @@ def page() -> str:
     names = [run["run"] for run in runs]
     head = INTRODUCTION.format(count=len(runs), reported=len(REPORTED), epochs=epochs, crop=crop)
     text = f"{MARK}\n\n{head}{ASKED}{answers(groups)}{MEASURED}"
-    text += table(["model", *COLUMNS], map(row, runs))
+    text += table(
+        ["model", *COLUMNS, "not said"], ([*row(run), unsaid(run["run"])] for run in runs)
+    )
     text += "\nBy class, in percent:\n\n" + by_class(runs)
     if "rates" in groups:
         rates = ", ".join(f"{run['run']} has rates {rates_of(run)}" for run in groups["rates"])
@@ -190,7 +221,7 @@ def page() -> str:
         most=max(gigaflops(name, size) for name in names),
     ) + left_out([name for name in REPORTED if name not in names], names, size)
     text += PRINTED + printed(names)
-    commands = "\n".join(run["card"]["command"] for group in groups.values() for run in group)
+    commands = "\n".join(command(group, run) for group in groups for run in groups[group])
     return text + COMMANDS.format(epochs=epochs, commands=commands)
 
 
@@ -198,6 +229,13 @@ def rates_of(run: dict[str, Any]) -> str:
     """The atrous rates in a run's command, such as ``6, 12, 18``."""
     found = re.search(r"aspp_rates=\(([\d, ]+)\)", run["card"]["command"])
     return found[1] if found else "of the network"
+
+
+def command(group: str, run: dict[str, Any]) -> str:
+    """What made a run, with the folder that the cards leave out."""
+    return run["card"]["command"].replace(
+        f"--output {run['run']}", f"--output runs/{group}/{run['run']}"
+    )
 
 
 COLUMNS = ["parameters", "loss", "mean IoU, %", "pixel accuracy, %", "epoch kept"]
@@ -214,6 +252,18 @@ def row(run: dict[str, Any]) -> list[str]:
     return [shown, f"{run['parameters']:,}", f"`{loss}`", *percent, str(card["epoch"])]
 
 
+def unsaid(name: str) -> str:
+    """What of a training the report leaves to others."""
+    recipe = citysegzoo.model_info(name).recipe
+    parts = {
+        "optimiser": recipe.optimizer,
+        "rate": recipe.learning_rate,
+        "schedule": recipe.schedule,
+        "batch": recipe.batch_size,
+    }
+    return ", ".join(part for part, value in parts.items() if value is None)
+
+
 def by_class(runs: Sequence[dict[str, Any]]) -> str:
     """The IoU of every class."""
     classes = list(runs[0]["card"]["score"]["class_iou"])
@@ -225,15 +275,15 @@ def by_class(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def printed(names: Sequence[str]) -> str:
-    """The first mean over all classes that a report prints for each, with its split."""
+    """The IoU over all classes that a report prints for each, with its split."""
     rows = []
     for name in names:
         info = citysegzoo.model_info(name)
-        means = [r for r in info.results if r.label is None and r.metric.startswith("mean_")]
-        for result in means[:1]:
+        result = overall_iou(info.results)
+        if result:
             report = f"[{info.report}](reports/{info.report}.md)"
-            rows.append([f"`{name}`", figure_text(result), result.metric, result.split, report])
-    return table(["model", "printed", "figure", "split", "report"], rows)
+            rows.append([f"`{name}`", figure_text(result), result.split, report])
+    return table(["model", "printed", "split", "report"], rows)
 
 
 def answers(groups: dict[str, list[dict[str, Any]]]) -> str:
@@ -242,7 +292,8 @@ def answers(groups: dict[str, list[dict[str, Any]]]) -> str:
     for question, (group, runs) in QUESTIONS.items():
         ious = {run["run"]: run["card"]["score"]["mean_iou"] for run in groups.get(group, [])}
         found = [f"{label}: {100 * ious[run]:.1f}" for label, run in runs.items() if run in ious]
-        rows.append([question, "; ".join(found)])
+        if found:
+            rows.append([question, "; ".join(found)])
     return table(["question", "mean IoU, %"], rows)
 
 

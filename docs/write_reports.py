@@ -9,9 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from citysegzoo.files import replacing
-from citysegzoo.reports import REPORTS, Report
+from citysegzoo.reports import REPORTS, Report, figure_text
 from citysegzoo.reports._report import _number as number
-from citysegzoo.reports._report import figure_text
 from citysegzoo.variant import Result
 
 DOCS = Path(__file__).parent

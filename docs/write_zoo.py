@@ -19,7 +19,7 @@ import citysegzoo
 from citysegzoo.benchmark import count_flops
 from citysegzoo.files import replacing
 from citysegzoo.registry import DECODERS, ENCODERS, Registry, function_of
-from citysegzoo.reports._report import figure_text
+from citysegzoo.reports import figure_text, overall_iou
 from citysegzoo.variant import Result
 from citysegzoo.weights import WeightsRecord
 
@@ -117,9 +117,9 @@ def _trained_on_camvid() -> list[dict[str, Any]]:
 
 
 def printed(info: citysegzoo.ModelInfo) -> Iterator[str]:
-    """The first IoU over all classes that a report prints, or that the authors of weights do."""
-    overall = [r for r in info.results if r.label is None and "iou" in r.metric]
-    for result in overall[:1]:
+    """The IoU over all classes that a report prints, or that the authors of weights do."""
+    result = overall_iou(info.results)
+    if result:
         yield f"{figure_text(result)}, {result.split}, [{info.report}](reports/{info.report}.md)"
     for record in info.weights[:1]:
         if record.file is None:

@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 import sweep
 
 import citysegzoo
-from citysegzoo.reports import REPORTS, list_reports
+from citysegzoo.reports import REPORTS, figure_text, list_reports, overall_iou
 
 REPORTED = [name for key in list_reports() for name in citysegzoo.list_models(report=key)]
 
@@ -50,15 +50,13 @@ def measured(runs: list[sweep.Run]) -> str:
 
 
 def printed(names: list[str]) -> str:
-    """The first mean over all classes that a report prints for each model, as it prints it."""
+    """The IoU over all classes that a report prints for each model, as it prints it."""
     rows = []
     for name in names:
-        means = [r for r in citysegzoo.model_info(name).results if r.label is None]
-        means = [r for r in means if r.metric.startswith("mean_")] or means
-        if means:
-            first = means[0]
-            rows.append([f"`{name}`", f"{first.value:g}", first.metric, first.split, first.source])
-    return sweep.table(["model", "printed", "figure", "split", "source"], rows)
+        result = overall_iou(citysegzoo.model_info(name).results)
+        if result:
+            rows.append([f"`{name}`", figure_text(result), result.split, result.source])
+    return sweep.table(["model", "printed", "split", "source"], rows)
 
 
 def main(argv: list[str] | None = None) -> None:

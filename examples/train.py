@@ -316,6 +316,23 @@ def open_data(
     return train, val
 
 
+def say_void(train: LabeledImages, augmentation: Augmentation) -> None:
+    """Say where crops are made for larger images than these, and mostly void."""
+    crop = augmentation.crop
+    if crop is None:
+        return
+    size = augmentation.resize
+    if size is None:
+        with contextlib.suppress(SampleError):  # which is said where the sample's turn comes
+            size = train.read_labels(0).shape
+    if size and 4 * size[0] * size[1] <= crop[0] * crop[1]:
+        sides = " ".join(str(side // 2) for side in size)
+        print(
+            f"crops of {crop[0]}x{crop[1]} are void for the most part, as images are "
+            f"{size[0]}x{size[1]}: --crop {sides} would not be."
+        )
+
+
 def augment(train: LabeledImages, val: LabeledImages, augmentation: Augmentation) -> None:
     """Change training images at random, and resize validation images as those are resized."""
     fill = 0 if train.labels.ignore_index is None else None  # "unlabeled", where it is a class
@@ -767,6 +784,7 @@ def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
     recipe = citysegzoo.model_info(args.model).recipe
     train, val = open_data(args, recipe)
     settings = settings_of(args, recipe, len(train))
+    say_void(train, settings.augmentation)
     augment(train, val, settings.augmentation)
     if args.in_memory:
         train.hold()
@@ -780,6 +798,8 @@ def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
     try:
         torch.manual_seed(settings.seed)
         model = create(args, train.labels)
+        if args.precision is None:  # another machine may choose another
+            command = f"{command} --precision {settings.precision}"
         # Weights that went on from others were made by the commands of both.
         card["command"] = " && ".join(filter(None, (model.card.get("command"), command)))
         criterion = loss_of(settings, train, own=own, skip_broken=args.skip_broken)

@@ -575,7 +575,7 @@ def test_compare_reports(place: Path) -> None:
     check_rows(output, {name: rows[f"`{name}`"] for name in names})
     assert rows["`unet.stevens2020_baseline`"]["loss"] == "stevens2020_cross_entropy"
     printed = rows_of(text, "## Printed")
-    assert printed["`unet.stevens2020_baseline`"]["printed"] == "16.7035"
+    assert printed["`unet.stevens2020_baseline`"]["printed"] == "mean category IoU 16.7035 %"
 
 
 def test_compare_reports_knows_all_of_them() -> None:

@@ -219,6 +219,36 @@ def test_the_score_of_the_card_is_that_of_the_file(
     assert card["split"].startswith("Cityscapes, validation split, 8 images")
     assert not any(str(path) in json.dumps(model.card) for path in (tmp_path, streets))
     assert "--root cityscapes --output run" in model.card["command"]
+    assert model.card["command"].count(f"--precision {precision}") == 1
+
+
+def test_the_card_says_the_precision_that_the_machine_chose(
+    streets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "computes_bf16", lambda device: True)
+    run(streets, tmp_path / "run", "--epochs", "1")
+    command = citysegzoo.load(tmp_path / "run" / "best.safetensors").card["command"]
+    assert command.endswith(" --precision bf16")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--crop", "128", "192"], True),  # of frames of 64x96: a quarter at the most
+        (["--crop", "127", "192"], False),
+        (["--resize", "32", "48", "--crop", "64", "96"], True),
+        (["--model", "unet.stevens2020_baseline"], False),  # without a crop
+    ],
+)
+def test_crops_of_void_are_said(
+    words: list[str], said: bool, streets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(streets, tmp_path / "run", "--epochs", "1", *words)
+    out = capsys.readouterr().out
+    assert ("are void for the most part" in out) is said
+    if said:
+        advised = "16 24" if "--resize" in words else "32 48"
+        assert f"--crop {advised} would not be" in out
 
 
 def test_segment_takes_the_file(streets: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from citysegzoo.model import SegmentationModel
 
 _OPSET = 17  # old enough for most runtimes, new enough for layer norm
 _PROTOBUF_LIMIT = 2**31 - 1
-_INSTALL = 'pip install "citysegzoo[onnx]"'
+_INSTALL = "pip install onnx onnxruntime"
 
 
 def export_onnx(

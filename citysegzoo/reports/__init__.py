@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from citysegzoo.registry import suggestion
 from citysegzoo.reports import chen2020, fixman2024, mei2019, stevens2020, xiang2020
-from citysegzoo.reports._report import Report
+from citysegzoo.reports._report import Report, figure_text, overall_iou
 
 REPORTS: dict[str, Report] = {
     module.REPORT.key: module.REPORT
@@ -33,4 +33,4 @@ def get_report(key: str) -> Report:
     return REPORTS[key]
 
 
-__all__ = ["REPORTS", "Report", "get_report", "list_reports"]
+__all__ = ["REPORTS", "Report", "figure_text", "get_report", "list_reports", "overall_iou"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from citysegzoo.variant import Result, Variant
@@ -67,6 +68,19 @@ def _headline(variant: Variant) -> str:
         by_split.setdefault(result.split, []).append(figure_text(result))
     figures = "; ".join(f"{split}: {', '.join(texts)}" for split, texts in by_split.items())
     return f"{source}, {figures}."
+
+
+def overall_iou(results: Iterable[Result]) -> Result | None:
+    """The IoU over all classes to stand for a model in a table, or None if none is printed.
+
+    The first one of validation images, so that models are not told apart by their splits, or else
+    the first of any.
+
+    Args:
+        results: Figures of a model, as in ``model_info(name).results``.
+    """
+    overall = [r for r in results if r.label is None and "iou" in r.metric]
+    return next((r for r in overall if r.split.startswith("val")), next(iter(overall), None))
 
 
 def figure_text(result: Result) -> str:
