@@ -121,6 +121,32 @@ def test_keeps_the_activation_in_timms_norms() -> None:
     assert_folds(nn.Sequential(nn.Conv2d(4, 6, 3), BatchNormAct2d(6)), 1)
 
 
+class Named(Net):
+    """Its norm is called by another name than the one it has among the modules."""
+
+    def __init__(self, *, listed: bool) -> None:
+        super().__init__(lambda net, x: net.steps[1](net.steps[0](x)))
+        steps = [self.conv, self.norm]
+        self.steps = steps if listed else nn.ModuleList(steps)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_norms_of_several_names(listed: bool) -> None:
+    assert_folds(Named(listed=listed), 1)
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, IndexError, ZeroDivisionError])
+def test_stays_where_the_model_cannot_be_tried(error: type[Exception]) -> None:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        if x.shape[-1] < 64:
+            raise error("too small")
+        return net.norm(net.conv(x))
+
+    model = trained(Net(forward))
+    assert fold_batch_norm(model, torch.zeros(1, 4, 9, 11)) == 0
+    assert isinstance(model.norm, nn.BatchNorm2d)
+
+
 def test_weights_are_replaced_not_written_to() -> None:
     model = trained(nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6)))
     weight, bias = model[0].weight, model[0].bias

@@ -48,15 +48,17 @@ def fold_batch_norm(
     if model.training:
         raise ValueError("batch norm can be folded in evaluation mode only; call model.eval().")
     pairs = _pairs(model, example)
-    norms = {norm: conv for conv, norm in pairs}
+    rests = {norm: _rest(norm) for _, norm in pairs}
     for conv, norm in pairs:
         _fold(conv, norm)
         if on_folded is not None:
             on_folded(conv)
+        # For who calls it by another name, such as in a list of Python.
+        norm.forward = rests[norm].forward
     for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if child in norms:
-                setattr(parent, name, _rest(child))
+        for name, child in parent._modules.items():
+            if child in rests:
+                parent._modules[name] = rests[child]
     return len(pairs)
 
 
@@ -83,16 +85,20 @@ def _pairs(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Module
             handles.append(module.register_forward_hook(after_convolution))
         elif _is_batch_norm(module):
             handles.append(module.register_forward_pre_hook(before_norm))
+    # Zeros that take no memory, on the CPU; each module by one of its names, as by another
+    # functional_call would leave it with the zeros.
     weights = {
-        name: torch.zeros((), dtype=weight.dtype).expand(weight.shape)  # no memory, on the CPU
-        for name, weight in (*model.named_parameters(), *model.named_buffers())
+        f"{path}.{name}" if path else name: torch.zeros((), dtype=weight.dtype).expand(weight.shape)
+        for path, module in model.named_modules()
+        for name, weight in (*module._parameters.items(), *module._buffers.items())
+        if weight is not None
     }
     try:
         with _Uses() as uses, torch.no_grad():
             image = torch.zeros_like(example, device="cpu")
-            result = functional_call(model, weights, (image,))
-    except (AssertionError, RuntimeError):
-        return []  # a backbone that takes images of one size alone cannot be tried at another
+            result = functional_call(model, weights, (image,), tie_weights=False)
+    except Exception:  # whatever its layers raise: some take images of one size alone
+        return []
     finally:
         for handle in handles:
             handle.remove()
