@@ -15,13 +15,14 @@ from pathlib import Path
 import citysegzoo
 from citysegzoo.hardware import find_device
 from citysegzoo.inference import find_images
+from citysegzoo.inference.segmentation import check_outputs
 
 
 def main(argv: list[str] | None = None) -> None:
     p = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    p.add_argument("photos", type=Path, help="a folder, searched at any depth, or one photograph")
+    p.add_argument("photos", type=Path, help="a folder, or one photograph")
     p.add_argument("--output", type=Path, default=Path("segmented"), help="folder to write to")
     p.add_argument("--model", default=citysegzoo.DEFAULT_MODEL, help="of `citysegzoo models`")
     p.add_argument("--saved", help="instead: a saved model's folder or file, or owner/name")
@@ -35,7 +36,9 @@ def main(argv: list[str] | None = None) -> None:
         model = citysegzoo.create_model(args.model, pretrained=True)
     model.to(find_device(args.device))
 
-    for photo in find_images([args.photos]):
+    photos = find_images([args.photos])
+    check_outputs(photos, args.output)  # two of one name would be written as one
+    for photo in photos:
         result = model.segment(photo)  # also takes a PIL image or a uint8 array (H, W, 3)
         labels, overlay = result.save(args.output)
 

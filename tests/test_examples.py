@@ -307,6 +307,16 @@ def test_segment_photos(place: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert np.array_equal(labels, model.segment(photos[-1]).labels)
 
 
+def test_segment_photos_loses_none(place: Path) -> None:
+    twins = place / "twins"
+    twins.mkdir()
+    for suffix in ("png", "jpg"):
+        Image.new("RGB", (64, 48)).save(twins / f"street.{suffix}")
+    with pytest.raises(ValueError, match="would both be written as street_labels.png"):
+        in_process(["segment_photos.py", str(twins), "--output", str(place / "nothing")])
+    assert not (place / "nothing").exists()
+
+
 def test_compose_your_own(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = example("compose_your_own")
     script.main(PRINTED["compose_your_own"][0][1:])

@@ -104,6 +104,16 @@ def test_leaves_every_part_in_its_mode(photo: Path) -> None:
     assert [module.training for module in fresh.modules()] == before
 
 
+def test_a_number_is_not_a_name_that_is_there(model, photo: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / photo.name
+    third = photo.with_name(f"{photo.stem}_1{photo.suffix}")
+    other.parent.mkdir()
+    for copied in (other, third):
+        copied.write_bytes(photo.read_bytes())
+    names = [result.name for result in model.segment([photo, other, third])]
+    assert names == ["street_0", "street_2", "street_1"]
+
+
 def test_results_of_one_name_are_numbered(model, photo: Path, tmp_path: Path) -> None:
     picture = opened(photo)
     with Image.open(photo) as of_a_file:

@@ -1,5 +1,6 @@
 """The segmenter: equal to the model where it says so, on any number of images of any size."""
 
+import copy
 import itertools
 import os
 import signal
@@ -7,20 +8,21 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageSequence
 from torch import Tensor, nn
 
 import citysegzoo
 from citysegzoo.base import Decoder, Encoder
 from citysegzoo.data import DEMO_IMAGE
 from citysegzoo.inference import Failure, Segmenter
-from citysegzoo.inference.tiles import tiling
+from citysegzoo.inference.tiles import one_core, tiling
 from citysegzoo.model import SegmentationModel, resize_smoothly
 
 EXACT = {"device": "cpu", "precision": "fp32", "fold": False, "channels_last": False}
@@ -149,9 +151,9 @@ def test_the_model_stays_as_it_is() -> None:
     assert all(new is old for new, old in zip(model.parameters(), weights, strict=True))
     assert all(p.requires_grad and p.dtype == torch.float32 for p in model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    copy = Segmenter(model, **EXACT)._network.model
-    assert copy is not model
-    assert all(new is old for new, old in zip(copy.parameters(), weights, strict=True))
+    own = Segmenter(model, **EXACT)._network.model
+    assert own is not model
+    assert all(new is old for new, old in zip(own.parameters(), weights, strict=True))
 
 
 def test_a_loaded_model_that_was_trained_on_keeps_it(tmp_path: Path) -> None:
@@ -165,6 +167,38 @@ def test_a_loaded_model_that_was_trained_on_keeps_it(tmp_path: Path) -> None:
     Segmenter(model, device="cpu", precision="bf16")
     for found, expected in zip(model.state_dict().values(), before, strict=True):
         assert torch.equal(found, expected)
+
+
+def test_a_model_that_changed_needs_another_segmenter() -> None:
+    """Some of its weights are shared and some are not: half old and half new is neither."""
+    for change in (
+        lambda model: [p.add_(1) for p in model.parameters()],
+        lambda model: model.load_state_dict(drawn("unet.small", widths=(4, 8)).state_dict()),
+        lambda model: model.half(),
+    ):
+        model = drawn("unet.small", widths=(4, 8))
+        segmenter = Segmenter(model, **PLAIN)
+        labels = segmenter(picture(40, 40)).labels
+        copied = copy.deepcopy(segmenter)
+        with torch.no_grad():
+            change(model)
+        with pytest.raises(ValueError, match="trained, converted or loaded other weights after"):
+            segmenter(picture(40, 40))
+        assert np.array_equal(copied(picture(40, 40)).labels, labels)
+
+
+def test_tiles_leave_other_threads_their_cores() -> None:
+    """A thread takes the number of cores when it first computes, and keeps it."""
+    cores = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with one_core() as run:
+            assert run(torch.get_num_threads) == 1
+            with ThreadPoolExecutor(1) as other:
+                assert other.submit(torch.get_num_threads).result() == 3
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(cores)
 
 
 def test_half_precision_models_are_computed_in_the_asked_one() -> None:
@@ -393,6 +427,31 @@ def test_streams_anything_in_order(batch_size: int, tmp_path: Path) -> None:
         assert np.array_equal(result.image, segmenter(image).image)
     assert threads() == before
     assert list(segmenter.stream([])) == []
+
+
+@pytest.mark.parametrize("suffix", ["webp", "gif", "tiff", "png"])
+def test_streams_the_pages_of_one_image(suffix: str, tmp_path: Path) -> None:
+    """One object of Pillow that its iterator moves on, and that two threads cannot read."""
+    shades = [20 * i for i in range(10)]
+    first, *others = (Image.new("RGB", (64, 64), (shade,) * 3) for shade in shades)
+    file = tmp_path / f"pages.{suffix}"
+    lossless = {"lossless": True} if suffix == "webp" else {}
+    first.save(file, save_all=True, append_images=others, **lossless)
+    segmenter = Segmenter(pointwise(), **EXACT)
+    with Image.open(file) as pages:
+        results = segmenter.stream(ImageSequence.Iterator(pages), on_error=pytest.fail)
+        assert [int(result.image[0, 0, 0]) for result in results] == shades
+    with Image.open(DEMO_IMAGE) as same:
+        results = list(segmenter.stream([same] * 4, on_error=pytest.fail))
+    assert len(results) == 4
+    assert all(np.array_equal(result.image, results[0].image) for result in results)
+
+
+def test_frames_of_a_mapped_file_are_told_apart(tmp_path: Path) -> None:
+    np.save(tmp_path / "video.npy", np.stack([picture(40, 40, seed) for seed in range(3)]))
+    frames = np.load(tmp_path / "video.npy", mmap_mode="r")
+    results = Segmenter(pointwise(), **EXACT).stream(frames)
+    assert [result.name for result in results] == ["image_0", "image_1", "image_2"]
 
 
 def test_images_of_one_size_go_through_the_network_together(monkeypatch) -> None:

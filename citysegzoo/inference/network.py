@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from itertools import chain
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -78,12 +78,18 @@ class Network:
             fold_batch_norm(self.model, example, on_folded=prepare)
         for module in self.model.modules():
             prepare(module)
+        theirs = {id(t) for t in chain(model.parameters(), model.buffers())}
+        ours = chain(self.model.parameters(), self.model.buffers())
+        self._shared = [(t, _state(t)) for t in ours if id(t) in theirs]
         self._logits: Callable[[Tensor], Tensor] = self.model.coarse_logits
         # CUDA graphs spare a GPU the launches, and write every result to the same place.
         self._graphs = compile and self.device.type == "cuda"
         if compile:
             mode = "reduce-overhead" if self._graphs else None
             self._logits = torch.compile(self._logits, mode=mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_shared": []}  # a copy shares nothing
 
     def _prepare(self, module: nn.Module) -> None:
         def prepared(weight: Tensor) -> Tensor:
@@ -104,8 +110,14 @@ class Network:
             float32 ``(N, C, h, w)``.
 
         Raises:
-            ValueError: If the logits are NaN.
+            ValueError: If the logits are NaN, or weights that are shared with the model were
+                changed since, so that those of this copy are partly old and partly new.
         """
+        if any(_state(weight) != state for weight, state in self._shared):
+            raise ValueError(
+                "the model was trained, converted or loaded other weights after this was made from "
+                "it; make another from the model as it is now."
+            )
         images = images.contiguous(memory_format=self._layout)
         low = self.dtype != torch.float32
         with torch.autocast(self.device.type, self.dtype if low else None, enabled=low):
@@ -138,6 +150,11 @@ def find_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
 def _single(tensor: Tensor) -> torch.dtype:
     return torch.float32 if tensor.is_floating_point() else tensor.dtype
+
+
+def _state(tensor: Tensor) -> tuple[int, int]:
+    """What is another one once a tensor was written to, or moved."""
+    return 0 if tensor.is_inference() else tensor._version, tensor.data_ptr()
 
 
 def _sharing_copy(model: SegmentationModel) -> SegmentationModel:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -142,12 +144,7 @@ def segment(model: SegmentationModel, image: Any) -> Any:
         OSError: If a file cannot be read.
     """
     if isinstance(image, Sequence) and not isinstance(image, str):
-        results = [segment(model, item) for item in image]
-        names = [result.name for result in results]
-        return [
-            result if names.count(result.name) == 1 else replace(result, name=f"{result.name}_{i}")
-            for i, result in enumerate(results)
-        ]
+        return _told_apart([segment(model, item) for item in image])
     require_labels_that_fit(model)
     require_weights(model)
     pixels = read_image(image)
@@ -194,5 +191,19 @@ def label_maps(
 
 def file_of(image: Image) -> str:
     """Path of the file an image comes from, "" where there is none."""
+    if isinstance(image, np.ndarray):
+        return ""  # a mapped one has the name of a file, and so has each frame of it
     path = image if isinstance(image, (str, os.PathLike)) else getattr(image, "filename", "")
     return os.fsdecode(path or "")
+
+
+def _told_apart(results: list[Segmentation]) -> list[Segmentation]:
+    """The same with a name for each: those of one name are numbered."""
+    counts = Counter(result.name for result in results)
+    taken = {name for name, often in counts.items() if often == 1}
+    for i, result in enumerate(results):
+        if counts[result.name] > 1:
+            name = next(name for n in count(i) if (name := f"{result.name}_{n}") not in taken)
+            taken.add(name)
+            results[i] = replace(result, name=name)
+    return results

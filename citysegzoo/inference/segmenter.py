@@ -19,7 +19,7 @@ from citysegzoo.images import Image, read_image
 from citysegzoo.inference.network import Network, Precision
 from citysegzoo.inference.segmentation import Segmentation, file_of, label_maps
 from citysegzoo.inference.stream import Failure, Pixels, computed, warn
-from citysegzoo.inference.tiles import Maps, Tiling, blended_rows, one_thread, tiling
+from citysegzoo.inference.tiles import Maps, Tiling, blended_rows, tiling
 from citysegzoo.layers import check_flag, check_number, check_positive, check_positives
 from citysegzoo.model import require_labels_that_fit, resize_smoothly
 
@@ -31,7 +31,8 @@ class Segmenter:
     """Segments images, folders and video frames with a model.
 
     The model stays as it is: the segmenter has a copy of its own, which shares the weights that
-    it can use unchanged.
+    it can use unchanged. A model that is trained on, converted or loads other weights needs
+    another segmenter; this one then raises.
 
     With ``precision="fp32", fold=False, channels_last=False`` labels are those of the model
     itself. Folding and channels last change logits by rounding alone, bf16 and fp16 by more: a
@@ -144,9 +145,8 @@ class Segmenter:
         result = np.empty((self._network.model.num_classes, *pixels.shape[:2]), np.float32)
         top = 0
         with torch.inference_mode():
-            for scores in self._scores(pixels):
-                rows = scores if self._averages else scores.softmax(0)
-                result[:, top : top + rows.shape[1]] = rows.cpu().numpy()
+            for rows in self._reduced(pixels, self._shares):
+                result[:, top : top + rows.shape[1]] = rows.numpy()
                 top += rows.shape[1]
         return result
 
@@ -263,20 +263,25 @@ class Segmenter:
         labels = np.empty((len(images), *size), np.uint8)
         for pixels, own in zip(images, labels, strict=True):
             top = 0
-            for scores in self._scores(pixels):
-                with one_thread():
-                    leaders = scores.max(0).indices.to(torch.uint8).cpu()
-                own[top : top + scores.shape[1]] = leaders.numpy()
-                top += scores.shape[1]
+            for leaders in self._reduced(pixels, _leaders):
+                own[top : top + len(leaders)] = leaders.numpy()
+                top += len(leaders)
         return labels
 
-    def _scores(self, pixels: Pixels) -> Iterator[Tensor]:
-        """Scores ``(C, rows, W)`` block by block: logits, or mean probabilities of views."""
+    def _reduced(self, pixels: Pixels, reduce: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
+        """What becomes of scores ``(C, rows, W)``: logits, or mean probabilities of views."""
         rows, columns = self._tilings(pixels.shape[:2])
-        align_corners = self._network.model.align_corners
         return blended_rows(
-            lambda y, x: self._maps(pixels[y, x]), rows, columns, align_corners=align_corners
+            lambda y, x: self._maps(pixels[y, x]),
+            rows,
+            columns,
+            align_corners=self._network.model.align_corners,
+            reduce=reduce,
         )
+
+    def _shares(self, scores: Tensor) -> Tensor:
+        """Probabilities, which those of several views are already."""
+        return (scores if self._averages else scores.softmax(0)).cpu()
 
     def _tilings(self, size: Sequence[int]) -> Iterator[Tiling]:
         for length, tile in zip(size, self.tile or size, strict=True):
@@ -297,6 +302,10 @@ class Segmenter:
                     logits = network.model.enlarge(logits, size)
                 maps.append((logits.flip(-1) if mirrored else logits)[0])
         return maps
+
+
+def _leaders(scores: Tensor) -> Tensor:
+    return scores.max(0).indices.to(torch.uint8).cpu()
 
 
 def _batch(images: Sequence[Pixels]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 
 from citysegzoo.images import Image
 from citysegzoo.inference.segmentation import file_of
@@ -138,6 +139,9 @@ def read_ahead(
 ) -> Generator[tuple[Item, Future[Read]], None, None]:
     """Read items in threads, in their order, at most some ahead; closing it ends the threads.
 
+    A PIL image is read before the next item is asked for: it may be an open file that its iterator
+    moves on to the next frame, or the same one again, and two threads may not read that at once.
+
     Args:
         items: Anything iterable, such as a reader of video frames; iterated in one thread.
         read: Called with an item, in one of several threads.
@@ -155,7 +159,12 @@ def read_ahead(
 
     def following() -> tuple[Item, Future[Read] | None]:
         item = next(iterator, _END)
-        return item, None if item is _END else readers.submit(read, item)
+        if item is _END:
+            return item, None
+        reading = readers.submit(read, item)
+        if isinstance(item, PIL.Image.Image):
+            wait([reading])
+        return item, reading
 
     pending: deque[Future[tuple[Item, Future[Read] | None]]] = deque()
     try:

@@ -8,9 +8,10 @@ rows only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,7 +62,12 @@ def tiling(size: int, tile: int, overlap: int, stride: int) -> Tiling:
 
 
 def blended_rows(
-    maps: Callable[[slice, slice], Maps], rows: Tiling, columns: Tiling, *, align_corners: bool
+    maps: Callable[[slice, slice], Maps],
+    rows: Tiling,
+    columns: Tiling,
+    *,
+    align_corners: bool,
+    reduce: Callable[[Tensor], Tensor],
 ) -> Iterator[Tensor]:
     """Scores of an image, block of rows by block of rows.
 
@@ -70,49 +76,75 @@ def blended_rows(
         rows: The tiles along the height.
         columns: The tiles along the width.
         align_corners: Of the bilinear resize of the logits.
+        reduce: What is made of a block, float32 ``(C, rows, W)``: the blended logits, or mean
+            probabilities of several views.
 
     Yields:
-        float32 ``(C, rows, W)``: the blended logits, or mean probabilities of several views.
+        What ``reduce`` gives.
     """
     width = columns.starts[-1] + columns.length
     kept: dict[int, list[Maps]] = {}  # by row of tiles
     ends = [*rows.starts[1:], rows.starts[-1] + rows.length]
-    for number, (start, end) in enumerate(zip(rows.starts, ends, strict=True)):
-        kept = {i: tiles for i, tiles in kept.items() if rows.starts[i] + rows.length > start}
-        at = slice(start, start + rows.length)
-        kept[number] = [maps(at, slice(x, x + columns.length)) for x in columns.starts]
-        # Rows from here to the next tile are complete.
-        first = kept[number][0][0]
-        height = max(1, BLOCK // (len(first) * width))
-        for top in range(start, end, height):
-            bottom = min(top + height, end)
-            with one_thread():
-                block = first.new_zeros(len(first), bottom - top, width)
-                for i, tiles in kept.items():
-                    y = rows.starts[i]
-                    stop = min(bottom, y + rows.length)
-                    if stop <= top:
-                        continue
-                    size = (rows.length, columns.length)
-                    for x, weights, views in zip(
-                        columns.starts, columns.weights, tiles, strict=True
-                    ):
-                        scores = scores_of_rows(views, size, top - y, stop - y, align_corners)
-                        weight = rows.weights[i, top - y : stop - y, None] * weights
-                        part = block[:, : stop - top, x : x + columns.length]
-                        part.addcmul_(scores, weight.to(scores.device))
-            yield block
+    with one_core() as run:
+        for number, (start, end) in enumerate(zip(rows.starts, ends, strict=True)):
+            kept = {i: tiles for i, tiles in kept.items() if rows.starts[i] + rows.length > start}
+            at = slice(start, start + rows.length)
+            kept[number] = [maps(at, slice(x, x + columns.length)) for x in columns.starts]
+            # Rows from here to the next tile are complete.
+            height = max(1, BLOCK // (len(kept[number][0][0]) * width))
+            for top in range(start, end, height):
+                bottom = min(top + height, end)
+                yield run(_block, kept, rows, columns, top, bottom, align_corners, reduce)
+
+
+def _block(
+    kept: Mapping[int, Sequence[Maps]],
+    rows: Tiling,
+    columns: Tiling,
+    top: int,
+    bottom: int,
+    align_corners: bool,
+    reduce: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """What becomes of the rows from ``top`` to ``bottom``, of the tiles that are there."""
+    first = next(iter(kept.values()))[0][0]
+    size = (rows.length, columns.length)
+    block = first.new_zeros(len(first), bottom - top, columns.starts[-1] + columns.length)
+    for i, tiles in kept.items():
+        y = rows.starts[i]
+        stop = min(bottom, y + rows.length)
+        if stop <= top:
+            continue
+        for x, weights, views in zip(columns.starts, columns.weights, tiles, strict=True):
+            scores = scores_of_rows(views, size, top - y, stop - y, align_corners)
+            weight = rows.weights[i, top - y : stop - y, None] * weights
+            part = block[:, : stop - top, x : x + columns.length]
+            part.addcmul_(scores, weight.to(scores.device))
+    return reduce(block)
+
+
+def _compute_with(cores: int) -> None:
+    torch.set_num_threads(cores)
+    torch.get_num_threads()  # a thread takes the number then in force when it first asks
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Operations so small are faster in one thread: 30 times, where other work needs the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+def one_core() -> Iterator[Callable[..., Any]]:
+    """What calls a function where PyTorch computes with one core, and gives what it gives.
+
+    Small operations are faster so: 30 times, where other work needs the cores. It is a thread of
+    its own, since a number of cores also holds for threads that have yet to compute; it is set
+    back at once.
+    """
+    cores, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(_compute_with, 1).result()
+        torch.set_num_threads(cores)
+
+        def run(function: Callable[..., Any], *args: Any) -> Any:
+            return pool.submit(torch.inference_mode(inference)(function), *args).result()
+
+        yield run
 
 
 def scores_of_rows(
