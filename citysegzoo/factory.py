@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from citysegzoo.blueprint import Blueprint
 from citysegzoo.classifier import Classifier
@@ -172,16 +172,17 @@ def create_model(
     """
     builder, variant = _find(name)
     check_options(f"model {name!r}", builder, options, hidden=MODEL_ARGUMENTS)
-    check_positive("in_channels", in_channels)
+    options = _plain(options)
+    in_channels = check_positive("in_channels", in_channels)
     if num_classes is not None:
-        check_positive("num_classes", num_classes)
+        num_classes = check_positive("num_classes", num_classes)
     if pretrained and encoder_weights:
         raise ValueError("pretrained weights include the encoder's; leave encoder_weights out.")
     if pretrained:
         record = find_record(name, None if pretrained is True else pretrained)
         trained = model_info(name).options
         for option, value in options.items():
-            if _plain(value) != _plain(trained[option]):
+            if value != _plain(trained[option]):
                 raise ValueError(
                     f"the weights of {name!r} were trained with {option}={trained[option]!r}; "
                     f"leave {option} out, or pretrained."
@@ -251,18 +252,20 @@ def compose(
         TypeError: If one of them has no such option; the nearest is named.
         ValueError: If there is no such encoder or decoder, or the two don't fit.
     """
-    check_positive("num_classes", num_classes)
+    num_classes = check_positive("num_classes", num_classes)
+    in_channels = check_positive("in_channels", in_channels)
     check_mapping("encoder_options", encoder_options)
     check_mapping("decoder_options", decoder_options)
-    features = create_encoder(encoder, in_channels=in_channels, **(encoder_options or {}))
-    head = create_decoder(decoder, features.channels, features.strides, **(decoder_options or {}))
+    of_encoder, of_decoder = _plain(encoder_options or {}), _plain(decoder_options or {})
+    features = create_encoder(encoder, in_channels=in_channels, **of_encoder)
+    head = create_decoder(decoder, features.channels, features.strides, **of_decoder)
     classifier = Classifier(head.channels, num_classes)
     model = SegmentationModel(features, head, classifier, num_classes=num_classes)
     parts = {
         "encoder": encoder,
         "decoder": decoder,
-        "encoder_options": dict(encoder_options or {}),
-        "decoder_options": dict(decoder_options or {}),
+        "encoder_options": of_encoder,
+        "decoder_options": of_decoder,
     }
     model.blueprint = Blueprint(None, parts, in_channels)
     if encoder_weights:
@@ -284,10 +287,12 @@ def _find(name: str) -> tuple[Callable[..., Any], Variant | None]:
 
 
 def _plain(value: Any) -> Any:
-    """A sequence of any kind as a tuple, in mappings too, to compare by."""
+    """Options as they are saved: sequences as tuples, in mappings too, and Python's numbers."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, Iterable) and not isinstance(value, str):
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes, nn.Module)):
         return tuple(_plain(item) for item in value)
     return value
 

@@ -17,7 +17,7 @@ import torch
 from citysegzoo.data.labels import LABEL_SETS
 from citysegzoo.factory import compose, create_model, model_info, with_weights
 from citysegzoo.files import replacing
-from citysegzoo.model import SegmentationModel
+from citysegzoo.model import SegmentationModel, require_weights
 from citysegzoo.weights.card import check_card, was_edited, write_card
 from citysegzoo.weights.checkpoint import load_checkpoint, read_header, save_checkpoint
 from citysegzoo.weights.config import ModelConfig
@@ -215,6 +215,7 @@ def _write(
 ) -> Path:
     from citysegzoo import __version__
 
+    require_weights(model)
     if model.blueprint is None:
         raise ValueError(
             "only a model of create_model, compose or load can be saved whole; save others by "
@@ -247,13 +248,14 @@ def _write(
             f"the model is no longer what {model.name or 'compose'} builds (layers were added, "
             "removed or replaced), so that it could not be loaded; save its state_dict instead."
         )
+    readme = write_card(config, source=source)
     weights = target if target.suffix == ".safetensors" else target / WEIGHTS
     weights.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(weights, state, config.card, config=config.to_json(), dtype=dtype)
     if weights == target:
         return target
     config = replace(config, sha256=file_sha256(weights), checksums=block_checksums(weights))
-    for name, text in ((CARD, write_card(config, source=source)), (CONFIG, config.to_json())):
+    for name, text in ((CARD, readme), (CONFIG, config.to_json())):
         with replacing(target / name) as partial:
             partial.write_text(text, encoding="utf-8")
     return target

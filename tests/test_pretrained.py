@@ -155,6 +155,65 @@ def test_the_file_is_a_safetensors_file_in_line(folder: Path) -> None:
     assert all(value.data_ptr() % 64 == 0 for value in model.state_dict().values())
 
 
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"card": {"licence": ["MIT"]}}, TypeError, "licence of a card is a text"),
+        ({"card": {"score": {"split": 3}}}, TypeError, "split of a card is a text"),
+        ({"dtype": torch.int8}, ValueError, "dtype is torch.float64, .* not torch.int8"),
+        ({"dtype": torch.float8_e4m3fn}, ValueError, "dtype is .* not torch.float8_e4m3fn"),
+        ({"dtype": "float16"}, ValueError, "dtype is .* not 'float16'"),
+    ],
+)
+def test_what_cannot_be_saved_leaves_what_was(
+    change: dict, error: type[Exception], message: str, folder: Path
+) -> None:
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    other = small()
+    with pytest.raises(error, match=message):
+        other.save_pretrained(folder, **change)
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_numbers_too_large_for_half_precision_are_refused(folder: Path) -> None:
+    model = citysegzoo.load(folder)
+    model.encoder.stages[0][0].norm.running_var[0] = 1e5
+    key = next(k for k, v in model.state_dict().items() if v.is_floating_point() and v.max() > 9e4)
+    with pytest.raises(ValueError, match=f"{key} has a number too large for torch.float16"):
+        model.save_pretrained(folder, dtype=torch.float16)
+    assert model.save_pretrained(folder, dtype=torch.bfloat16) == folder
+
+
+def test_a_score_that_is_not_known_is_left_out(tmp_path: Path) -> None:
+    card = {"score": {"mean_iou": None, "pixel_accuracy": None, "metric": "mean class IoU"}}
+    folder = small().save_pretrained(tmp_path, card=card)
+    assert citysegzoo.load(folder).card == card
+    assert "model-index" not in (folder / "README.md").read_text()
+
+
+def test_a_model_without_memory_is_not_saved(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        model = small()
+    with pytest.raises(ValueError, match="the model is on the meta device"):
+        model.save_pretrained(tmp_path / "model")
+
+
+@pytest.mark.parametrize("rates", [range(6, 24, 6), np.array([6, 12, 18]), iter([6, 12, 18])])
+def test_options_of_any_kind_come_back(rates: object, tmp_path: Path) -> None:
+    model = citysegzoo.create_model(
+        "deeplabv3_resnet18", aspp_rates=rates, in_channels=np.int64(4), num_classes=np.int32(3)
+    )
+    assert model.blueprint.options["aspp_rates"] == (6, 12, 18)
+    same(citysegzoo.load(model.save_pretrained(tmp_path)), model.eval())
+
+
+def test_nested_options_come_back(tmp_path: Path) -> None:
+    options = {"timm_options": {"out_indices": (1, 2, 3)}}
+    model = citysegzoo.compose("timm/resnet18", "unet", encoder_options=options)
+    options["timm_options"]["out_indices"] = (0, 1)  # not the model's any more
+    same(citysegzoo.load(model.save_pretrained(tmp_path)), model.eval())
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_stored_precisions(dtype: torch.dtype, folder: Path) -> None:
     model = citysegzoo.load(folder)

@@ -25,6 +25,7 @@ FIELDS = (
 )
 """What is said of trained weights; ``score`` has ``metric``, ``split``, ``mean_iou``, ..."""
 
+_TEXTS = ("model", "labels", "data", "licence", "source", "citation", "command", "revision")
 _SCORE = ("metric", "split", "mean_iou", "class_iou", "pixel_accuracy", "command")
 _MARK = re.compile(r"<!-- written by citysegzoo ([0-9a-f]{16}) -->\s*\Z")
 
@@ -36,8 +37,8 @@ def check_card(card: Mapping[str, Any]) -> dict[str, Any]:
     """The card, if every field is one that cards have.
 
     Raises:
-        TypeError: If it is no mapping, a score is no number, or a field has another name; the
-            nearest is named.
+        TypeError: If it is no mapping, a score is no number, what is said no text, or a field has
+            another name; the nearest is named.
         ValueError: If a score is no share of 0 to 1.
     """
     if not isinstance(card, Mapping):
@@ -50,6 +51,10 @@ def check_card(card: Mapping[str, Any]) -> dict[str, Any]:
             if name not in known:
                 hint = suggestion(str(name), known)
                 raise TypeError(f"{what} has no field {name!r}{hint}; it has {', '.join(known)}.")
+    for given, texts in ((card, _TEXTS), (score, ("metric", "split", "command"))):
+        for name in texts:
+            if not isinstance(given.get(name), str | None):
+                raise TypeError(f"{name} of a card is a text, not {given[name]!r:.50}.")
     class_iou = score.get("class_iou", {})
     if not isinstance(class_iou, Mapping):
         raise TypeError(f"class_iou of a card is a dict of classes, not {class_iou!r:.50}.")
@@ -80,7 +85,7 @@ def write_card(config: ModelConfig, *, source: str) -> str:
         "tags": ["semantic-segmentation", "city-streets", config.labels.name],
         **_licence(config.card.get("licence")),
     }
-    if "mean_iou" in score:
+    if score.get("mean_iou") is not None:
         front["model-index"] = [_model_index(name, config)]
     lines = ["---", *_yaml(front), "---", f"# {name}", ""]
     lines += [
@@ -99,7 +104,7 @@ def write_card(config: ModelConfig, *, source: str) -> str:
     ]
     if score:
         lines += ["## Score", ""]
-        if "mean_iou" in score:
+        if score.get("mean_iou") is not None:
             lines += [f"**{100 * score['mean_iou']:.2f} %** {score.get('metric', 'mean IoU')}."]
         lines += [f"Measured on: {score['split']}."] if "split" in score else []
         lines += [f"Command: `{score['command']}`."] if "command" in score else []
@@ -144,7 +149,7 @@ def _model_index(name: str, config: ModelConfig) -> dict[str, Any]:
     score = config.card["score"]
     metrics = [{"type": "mean_iou", "name": score.get("metric", "mean IoU")}]
     metrics[0]["value"] = score["mean_iou"]
-    if "pixel_accuracy" in score:
+    if score.get("pixel_accuracy") is not None:
         accuracy = {"type": "accuracy", "name": "pixel accuracy", "value": score["pixel_accuracy"]}
         metrics.append(accuracy)
     data = str(score.get("split", config.labels.name))

@@ -52,17 +52,29 @@ def save_checkpoint(
         dtype: Floating-point type to store, such as ``torch.float16``; None keeps theirs.
 
     Raises:
+        ValueError: If ``dtype`` is none of these, or a weight is too large for it.
         OSError: If it cannot be written; what was there before is still there then.
     """
-    tensors = {
-        name: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
-        for name, value in state_dict.items()
-    }
+    known = [kind for kind in _DTYPES if kind.is_floating_point]
+    if dtype not in (None, *known):
+        raise ValueError(f"dtype is {', '.join(map(str, known))} or None, not {dtype!r}.")
+    tensors = {name: _stored(name, value, dtype) for name, value in state_dict.items()}
     header = {"citysegzoo": json.dumps(dict(card))}
     if config is not None:
         header["citysegzoo_config"] = config
     with replacing(path, needed=sum(tensor.nbytes for tensor in tensors.values())) as partial:
         _write_aligned(partial, tensors, header)
+
+
+def _stored(name: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A tensor as it is written, on the CPU."""
+    value = value.detach().to("cpu")
+    if dtype is None or not value.is_floating_point():
+        return value.contiguous()
+    stored = value.to(dtype).contiguous()
+    if not bool(stored.isfinite().all()) and bool(value.isfinite().all()):
+        raise ValueError(f"{name} has a number too large for {dtype}; store it as it is.")
+    return stored
 
 
 def _write_aligned(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

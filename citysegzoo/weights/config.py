@@ -106,7 +106,7 @@ class ModelConfig:
             checksums = _list("crc32_of_16_mib_blocks", content.get("crc32_of_16_mib_blocks", []))
             return cls(
                 model=model,
-                options=_values("options", _mapping("options", content.get("options")), depth=3),
+                options=_values("options", _mapping("options", content.get("options")), depth=4),
                 in_channels=_whole("in_channels", content.get("in_channels")),
                 labels=labels,
                 preprocessing=_preprocessing(
