@@ -306,10 +306,10 @@ def open_data(
             raise ValueError("CamVid has one kind of labels; leave out --labels and --annotations.")
         train, val = CamVid(args.root, "train"), CamVid(args.root, "val")
     else:
-        labels = args.labels or (recipe.labels if recipe else "train_id")
-        annotations = args.annotations or (recipe.annotations if recipe else "fine")
+        args.labels = args.labels or (recipe.labels if recipe else "train_id")
+        args.annotations = args.annotations or (recipe.annotations if recipe else "fine")
         train, val = (
-            Cityscapes(args.root, split, annotations=annotations, labels=labels)
+            Cityscapes(args.root, split, annotations=args.annotations, labels=args.labels)
             for split in ("train", "val")
         )
     train.files, val.files = train.files[: args.limit], val.files[: args.limit]
@@ -713,6 +713,7 @@ class Run:
         """What a run must have in common with the one it resumes."""
         model = {"model": self.model.name, "options": repr(self.model.blueprint.options)}
         data = {"data": self.args.data, "images": self.batches.length}
+        data |= {"labels": self.model.labels.name, "annotations": self.args.annotations}
         return {**model, **data, **self.settings.as_dict()}
 
     def write_log(self) -> None:
@@ -800,8 +801,12 @@ def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
         model = create(args, train.labels)
         if args.precision is None:  # another machine may choose another
             command = f"{command} --precision {settings.precision}"
-        # Weights that went on from others were made by the commands of both.
+        # Weights that went on from others were made by the commands of both, and keep their terms.
         card["command"] = " && ".join(filter(None, (model.card.get("command"), command)))
+        for name in TERMS[args.data]:
+            before = model.card.get(name, card[name])
+            if before != card[name]:
+                card[name] += f"; started from weights of: {before}"
         criterion = loss_of(settings, train, own=own, skip_broken=args.skip_broken)
         if args.skip_broken:
             train, val = SkipBroken(train), SkipBroken(val)

@@ -277,6 +277,38 @@ def test_the_command_of_the_card_names_no_folder(form: str, tmp_path: Path) -> N
     assert form.format(flag="--initial", value="start") in command
 
 
+def test_weights_keep_the_terms_of_what_they_come_from(streets: Path, tmp_path: Path) -> None:
+    start = citysegzoo.create_model("unet", widths=(4, 8))
+    theirs = {"licence": "research only", "data": "their streets", "source": "Somebody et al."}
+    start.save_pretrained(tmp_path / "start", card=theirs)
+    run(streets, tmp_path / "run", "--epochs", "1", "--initial", str(tmp_path / "start"))
+    run(streets, tmp_path / "on", "--epochs", "1", "--initial", f"{tmp_path}/run/best.safetensors")
+    for name in ("run", "on"):
+        card = citysegzoo.load(tmp_path / name / "best.safetensors").card
+        for field, value in theirs.items():
+            assert card[field].startswith(train.TERMS["cityscapes"][field])
+            assert card[field].endswith(f"; started from weights of: {value}")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--annotations", "coarse"], "annotations was 'fine' and is 'coarse'"),
+        (["--labels", "category"], "labels was 'cityscapes19' and is 'cityscapes_categories'"),
+    ],
+)
+def test_a_run_on_other_labels_is_not_gone_on_with(
+    change: list[str], message: str, streets: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    run(streets, tmp_path / "run", "--epochs", "1")
+    before = state_of(tmp_path / "run")
+    said = refused(capsys, streets, tmp_path / "run", "--epochs", "1", "--resume", *change)
+    assert message in said
+    assert_same(state_of(tmp_path / "run"), before)
+    run(streets, tmp_path / "run", "--epochs", "1", "--resume", "--annotations", "fine")
+
+
 def test_weights_that_went_on_from_others_name_both_commands(streets: Path, tmp_path: Path) -> None:
     commands = []
     for name, more in (
