@@ -44,10 +44,11 @@ How the recipes were adapted: optimiser, learning rate, schedule, batch size, lo
 are the report's, and train.py's own where the report does not say (the last column below: AdamW,
 0.001, cosine, batches of 8). Frames are not resized; every network sees crops of {crop} of
 whole-size frames, and is scored on whole frames; class weights are those of CamVid's pixels by the
-report's formula; nothing is pretrained. Scores are taken every fifth epoch, and the best is kept
-unless the report keeps its last or that of the lowest loss. Schedules that count epochs count them
-as in the report: the rate of `unet.stevens2020_baseline`, which falls tenfold after each of its 3
-epochs there, is next to nothing after the fifth here. [Left out](#left-out) are larger networks.
+report's formula; nothing is pretrained, as most ResNets of the reports are. Scores are taken every
+fifth epoch, and the best is kept unless the report keeps its last or that of the lowest loss.
+Schedules that count epochs count them as in the report: the rate of `unet.stevens2020_baseline`,
+which falls tenfold after each of its 3 epochs there, is next to nothing after the fifth here. [Left
+out](#left-out) are larger networks.
 
 The two [sets of weights that ship](weights.md) trained for longer, and score more than twice as
 much as most of these by the same measure.
