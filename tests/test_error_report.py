@@ -357,3 +357,13 @@ def test_interrupted(cam: Folders, tmp_path: Path, capsys, monkeypatch) -> None:
             assert main(arguments) == 130
         assert capsys.readouterr().err == "citysegzoo: interrupted.\n"
         assert [path.name for path in tmp_path.iterdir()] == ["cam"]
+
+
+def test_a_class_that_is_ignored_is_no_error(tmp_path: Path) -> None:
+    labels = LabelSet("few", ("unlabeled", "road"), ((0, 0, 0), (9, 9, 9)), ignore_index=0)
+    for name, ids in (("truth", [1, 1, 1, 1, 0, 0, 0, 0]), ("found", [0, 1, 1, 1, 1, 1, 1, 1])):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.array([ids], np.uint8)).save(tmp_path / name / "1.png")
+    folders = tmp_path / "found", tmp_path / "truth"
+    errors = find_errors(pair_files(*folders, labels), labels=labels)
+    assert errors.pixel_accuracy == evaluate_folders(*folders, labels=labels).pixel_accuracy == 0.75

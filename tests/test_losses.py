@@ -807,3 +807,31 @@ def test_bad_options_are_named() -> None:
         losses.CrossEntropyLoss(label_smoothing=1.5)
     with pytest.raises(TypeError, match="class_weights must be one number for each class"):
         losses.DiceLoss(class_weights="all")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_ignored_pixels_may_be_no_numbers_where_losses_are_compiled(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits, target = scene()
+    target = target.clone()
+    target[0, 0] = 255
+    loss = losses.create_loss(name)
+    expected = value_and_gradient(loss, logits, target)
+    logits = logits.clone()
+    logits[0, :, 0] = torch.tensor(float("nan"))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    found = value_and_gradient(loss, logits, target)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+
+
+def test_a_void_image_among_others_is_no_loss() -> None:
+    logits, target = scene()
+    void = torch.full_like(target[:1], 255)
+    alone = losses.IoULoss(include_absent=True, per_image=True)(logits[:1], target[:1])
+    loss = losses.IoULoss(include_absent=True, per_image=True, reduction="none")
+    both = loss(logits[:2], torch.cat([target[:1], void]))
+    torch.testing.assert_close(both[0].mean(), alone)
+    assert not both[1].nan_to_num(0).any()
+    mean = losses.IoULoss(include_absent=True, per_image=True)
+    torch.testing.assert_close(mean(logits[:2], torch.cat([target[:1], void])), alone)

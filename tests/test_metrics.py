@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import multiprocessing
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from citysegzoo.data import CAMVID_11, CITYSCAPES_19, CITYSCAPES_34
+from citysegzoo.data import CAMVID_11, CITYSCAPES_19, CITYSCAPES_34, LabelSet
 from citysegzoo.metrics import ConfusionMatrix, PerImageScores, cityscapes_scores
 from citysegzoo.metrics.counting import count_pairs
 
@@ -442,3 +443,20 @@ def test_per_image_scores_of_torchmetrics() -> None:
         assert found == pytest.approx(theirs(p[None], t[None]).item(), abs=1e-6)
     assert scores.mean_iou == pytest.approx(sum(scores.image_iou) / 5)
     assert np.isnan(PerImageScores(6).mean_iou)
+
+
+def test_an_ignored_class_has_no_score_anywhere() -> None:
+    """Label sets may count "unlabeled" among their classes and leave it out all the same."""
+    truth, predicted = torch.tensor([[1, 1, 1, 2, 0]]), torch.tensor([[0, 1, 1, 2, 1]])
+    confusion = ConfusionMatrix(3, ignore_index=0)
+    confusion.update(predicted, truth)
+    names = LabelSet(
+        "few", ("unlabeled", "road", "sky"), ((0, 0, 0), (9, 9, 9), (8, 8, 8)), ignore_index=0,
+        categories=("void", "flat", "sky"),
+    )  # fmt: skip
+    scores = confusion.scores(names)
+    each = PerImageScores(3, ignore_index=0)
+    each.update(predicted, truth)
+    assert scores.mean_iou == each.mean_iou == pytest.approx((2 / 3 + 1) / 2)
+    assert math.isnan(scores.category_iou["void"])
+    assert scores.mean_category_iou == pytest.approx((2 / 3 + 1) / 2)

@@ -654,3 +654,26 @@ def test_memory_beyond_the_limit_raises() -> None:
     if output.startswith("False"):
         pytest.skip("no limits here")
     assert "can't allocate memory" in output
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), MemoryError()])
+def test_a_state_that_cannot_be_read_now_may_be_whole(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    save_state(tmp_path / "last.pt", {"epoch": 1}, settings={})
+    with monkeypatch.context() as broken:
+        broken.setattr(torch, "load", fail)
+        with pytest.raises(type(error)):
+            load_state(tmp_path / "last.pt", settings={})
+    assert load_state(tmp_path / "last.pt", settings={}) == {"epoch": 1}
+
+
+def test_synchronised_batch_norm_takes_a_single_value() -> None:
+    norm = citysegzoo.layers.BatchNorm2d(3).train()
+    x = torch.randn(1, 3, 1, 1)
+    expected = norm(x)
+    model = synchronise_batch_norm(nn.Sequential(norm), torch.device("cpu")).train()
+    assert torch.equal(model(x), expected)

@@ -343,3 +343,10 @@ def test_segment_command_in_safe_colors(tmp_path: Path) -> None:
     assert (ids[0] == ids[1]).all()
     for color, palette in zip(colors, (CAMVID_11.palette, SAFE_PALETTES["camvid11"]), strict=True):
         assert (color == np.array(palette, np.uint8)[ids[0]]).all()
+
+
+def test_curves_that_do_not_fit() -> None:
+    curves = {f"curve {i}": [(0, 1), (1, 2)] for i in range(9)}
+    with pytest.raises(ValueError, match="9 curves need a picture of at least 900x100, not 899x"):
+        draw_curves(curves, size=(899, 320))
+    assert draw_curves(curves, size=(900, 100)).size == (900, 100)

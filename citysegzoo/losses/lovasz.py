@@ -84,6 +84,7 @@ def jaccard_steps(true: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _plain(logits: Tensor, labels: Tensor, per_image: bool) -> tuple[Tensor, Tensor]:
     """The definition, in operations that a compiler fuses; absent classes included."""
+    logits = logits.where((labels >= 0)[:, None], 0)  # no number there gives no gradient
     probabilities = logits.softmax(1, dtype=compute_dtype(logits))
     losses, presents = [], []
     for group in _groups(len(labels), per_image):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from citysegzoo.layers import check_number
@@ -65,7 +64,7 @@ def overlap_loss(
         hits + false_positives * (predicted - hits) + false_negatives * (true - hits) + smooth
     )
     if include_absent:
-        present = torch.ones_like(present) & present.any()  # nothing is absent from nothing
+        present = present.any(-1, keepdim=True).expand_as(present)  # of nothing, nothing is absent
         denominator = denominator.clamp(min=1e-6)
     # A present class may lack a denominator: where false negatives weigh nothing.
     losses = 1 - (hits + smooth) / denominator.masked_fill(~present | (denominator == 0), 1)

@@ -115,6 +115,8 @@ def _plain(
     """The definition, in operations that a compiler fuses."""
     images, classes = logits.shape[:2]
     sums = sum_dtype(logits)
+    if valid is not None and not count_ignored:
+        logits = logits.where(valid[:, None], 0)  # of no number there, softmax gives such gradients
     log_probabilities = F.log_softmax(logits, 1, dtype=compute_dtype(logits))
     log_probability = log_probabilities.gather(1, target[:, None])[:, 0]
     if valid is not None:

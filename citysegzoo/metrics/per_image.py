@@ -50,6 +50,7 @@ class PerImageScores:
                     "classes; give one weight for each."
                 )
             self.class_weights = weights.double().cpu()
+        self._counted = torch.arange(num_classes) != self._one.ignore_index
         self.image_iou: list[float] = []
 
     def update(self, prediction: Labels, target: Labels) -> None:
@@ -66,7 +67,9 @@ class PerImageScores:
             found, missed = hits * self.class_weights, (matrix.sum(1) - hits) * self.class_weights
             union = found + missed + matrix.sum(0) - hits
             iou = found / union
-            iou = iou.nan_to_num(0.0) if self.absent == "zero" else iou[union > 0]
+            # An ignored class has no score of its own; with "zero" it counts as one that is absent.
+            counted = (union > 0) & self._counted
+            iou = iou.nan_to_num(0.0) if self.absent == "zero" else iou[counted]
             found_iou.append(iou.mean().item())
         self.image_iou += found_iou  # all of the batch or, if a label was wrong, nothing
 

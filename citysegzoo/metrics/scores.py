@@ -102,6 +102,8 @@ class SegmentationScores:
             return {}
         hits = np.einsum("kt,tp,kp->k", member, self.matrix, member)
         union = member @ self._true + member @ self._predicted - hits
+        counted = member[:, np.arange(len(self.classes)) != self.ignored].any(1)
+        union = np.where(counted, union, 0)
         return {n: self._ratio(h, u) for n, h, u in zip(names, hits, union, strict=True)}
 
     @property

@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from citysegzoo.layers import BatchNorm2d
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -93,7 +95,7 @@ def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
     return model
 
 
-class SynchronisedBatchNorm2d(nn.BatchNorm2d):
+class SynchronisedBatchNorm2d(BatchNorm2d):
     """Batch norm over the images of all processes, on any device.
 
     Dropout and activation follow it where it stands for timm's ``BatchNormAct2d``. The mean first

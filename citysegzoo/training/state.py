@@ -46,6 +46,7 @@ def load_state(path: str | os.PathLike[str], *, settings: Mapping[str, Any]) -> 
 
     Raises:
         FileNotFoundError: If there is no such file.
+        OSError: If it cannot be read.
         ValueError: If it holds no state.
         OtherSettingsError: If it is that of a run with other settings; they are named.
     """
@@ -54,6 +55,8 @@ def load_state(path: str | os.PathLike[str], *, settings: Mapping[str, Any]) -> 
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
         version, theirs, state = stored["format"], stored["settings"], stored["state"]
+    except (OSError, MemoryError):
+        raise  # of the disk or the machine: the state itself may be whole
     except Exception as error:  # torch.load raises errors of many kinds
         raise ValueError(f"{path} holds no state of a run; start the run anew.") from error
     if version != FORMAT:

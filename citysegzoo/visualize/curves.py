@@ -23,7 +23,15 @@ def draw_curves(
 
     Returns:
         RGB picture.
+
+    Raises:
+        ValueError: If the picture is too small for so many curves.
     """
+    if size[0] < 100 * len(curves) or size[1] < 100:
+        raise ValueError(
+            f"{len(curves)} curves need a picture of at least {100 * len(curves)}x100, not "
+            f"{size[0]}x{size[1]}."
+        )
     picture = PIL.Image.new("RGB", size, PAPER)
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
     width, height = size[0] / max(1, len(curves)), size[1]

@@ -168,10 +168,10 @@ def find_errors(
 
 
 def counted_classes(labels: LabelSet) -> npt.NDArray[np.bool_]:
-    """Which classes ``(C,)`` are evaluated: all, but for the void labels of Cityscapes' 34."""
+    """Which classes ``(C,)`` are evaluated: all that are not ignored."""
     if labels.name == CITYSCAPES_34.name:
         return np.array([not label.ignored for label in CITYSCAPES_CLASSES])
-    return np.ones(len(labels), bool)
+    return np.arange(len(labels)) != labels.ignore_index
 
 
 def counted_pixels(truth: npt.NDArray[Any], labels: LabelSet) -> npt.NDArray[np.bool_]:
