@@ -207,7 +207,6 @@ def _from_pil(
     image: PIL.Image.Image, name: str, convert: Callable[[PIL.Image.Image], npt.NDArray[Any]]
 ) -> npt.NDArray[Any]:
     try:
-        image.load()
         return convert(image)
     except _PixelsError as error:
         raise ValueError(f"{name} {error}") from None
@@ -216,6 +215,7 @@ def _from_pil(
 
 
 def _upright_rgb(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
+    image.load()
     rgb = _to_rgb(image)
     method = _ORIENTATIONS.get(_orientation(image))  # TIFF: applied by Pillow on loading
     return np.array(rgb if method is None else rgb.transpose(method))
@@ -248,8 +248,13 @@ def _orientation(image: PIL.Image.Image) -> int:
 
 
 def _ids(image: PIL.Image.Image) -> npt.NDArray[Any]:
+    tiles = getattr(image, "tile", [])  # until it is loaded
+    coded = str(tiles[0][3]) if tiles else ""
+    image.load()
     if image.mode in ("L", "P"):
-        return np.array(image)
+        # Of grey with fewer bits Pillow makes the whole range of 8: 1 of 2 bits is 85.
+        spread = 85 if "L;2" in coded else 17 if "L;4" in coded else 1
+        return np.array(image) // spread
     if image.mode == "1":
         return np.asarray(image).astype(np.uint8)
     if image.mode.startswith("I"):

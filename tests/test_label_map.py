@@ -199,3 +199,20 @@ def test_no_floating_point_tensor_of_full_size(kind: str) -> None:
 def test_says_what_is_wrong(x: Tensor, size: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         upsampled_labels(x, size)
+
+
+def test_the_counts_are_exact_within_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On GPUs it rounds products of matrices and vectors, and with them the classes that lead."""
+    product, rounded = torch.mv, []
+
+    def mv(matrix: Tensor, vector: Tensor) -> Tensor:
+        rounded.append(torch.is_autocast_enabled("cpu"))
+        return product(matrix, vector)
+
+    monkeypatch.setattr(torch, "mv", mv)
+    logits = torch.randn(1, 19, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        labels = upsampled_labels(logits, (256, 256))
+    assert rounded
+    assert not any(rounded)
+    assert torch.equal(labels, F.interpolate(logits, (256, 256), mode="bilinear").argmax(1).byte())

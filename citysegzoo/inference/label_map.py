@@ -210,7 +210,8 @@ class _Upsampling:
         # argmax, and than a comparison that gives booleans. All sums are exact, as all are small.
         # Those that are far are summed: none is far from a top that is NaN.
         far = values.lt_(top - bound)
-        close = self.numbers.sum() - torch.mv(far.t(), self.numbers)
+        with torch.autocast(values.device.type, enabled=False):  # which would round them
+            close = self.numbers.sum() - torch.mv(far.t(), self.numbers)
         sure = close < 2 * self.base
         return close.sub_(self.base).clamp_(0, 255).to(torch.uint8), sure
 

@@ -106,7 +106,7 @@ def check_outputs(photos: Sequence[Path], folder: Path) -> None:
         ValueError: If two would be written as one file, or one would be overwritten.
     """
     outputs: dict[Path, Path] = {}
-    inputs = {photo.resolve() for photo in photos}
+    inputs = set(map(os.path.realpath, photos))
     for photo in photos:
         other = outputs.setdefault(output_files(photo.stem, folder)[0], photo)
         if other != photo:
@@ -115,7 +115,7 @@ def check_outputs(photos: Sequence[Path], folder: Path) -> None:
                 "segment them into different folders."
             )
         for output in output_files(photo.stem, folder):
-            if output.resolve() in inputs:
+            if os.path.realpath(output) in inputs:
                 raise ValueError(
                     f"{output} is to be segmented and written; name another output folder."
                 )
