@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from citysegzoo.layers import BatchNorm2d
+from citysegzoo.layers import BatchNorm2d, check_positive
 
 
 class Classifier(nn.Module):
@@ -32,6 +32,10 @@ class Classifier(nn.Module):
         levels: int = 1,
     ) -> None:
         super().__init__()
+        if check_positive("classifier_kernel_size", kernel_size) % 2 == 0:
+            raise ValueError(
+                f"classifier_kernel_size is odd, so that the map keeps its size, not {kernel_size}."
+            )
         self.levels = levels
         self.conv = nn.Conv2d(
             in_channels,

@@ -196,6 +196,11 @@ def create_model(
                 f"the builder of {name!r} must return a SegmentationModel, "
                 f"not {type(model).__name__}."
             )
+        if model.num_classes != classes:
+            raise ValueError(
+                f"the builder of {name!r} was asked for {classes} classes and built "
+                f"{model.num_classes}; have it pass num_classes on."
+            )
         model.name = name
         resolved = {**options_of(builder), **settings}
         resolved = {k: v for k, v in resolved.items() if k not in MODEL_ARGUMENTS}
@@ -325,13 +330,21 @@ def with_weights(
         model = build_with(lambda: build(len(labels)), state, source=source)
         model.labels = labels
     else:
+        model = build(check_positive("num_classes", num_classes))
+        with torch.device("meta"):
+            theirs = {k: v.shape for k, v in build(len(labels)).state_dict().items()}
+        fresh = {
+            name: value
+            for name, value in model.state_dict().items()
+            if name.startswith("classifier.") or value.shape != theirs.get(name)
+        }
+        more = sum(not name.startswith("classifier.") for name in fresh)
+        also = f" and {more} more that depend on their number" * (more > 0)
         warnings.warn(
             f"the weights of {source} tell {len(labels)} classes apart, not {num_classes}: "
-            "all is loaded but the classifier, which starts untrained.",
+            f"all is loaded but the classifier{also}, which starts untrained.",
             stacklevel=3,
         )
-        model = build(check_positive("num_classes", num_classes))
-        fresh = {k: v for k, v in model.state_dict().items() if k.startswith("classifier.")}
         trained = {k: v for k, v in state.items() if not k.startswith("classifier.")}
         load_weights(model, {**trained, **fresh}, source=source)
     return model.eval()

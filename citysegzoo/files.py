@@ -20,6 +20,34 @@ _UMASK = os.umask(0)  # it can only be read by setting it
 os.umask(_UMASK)
 
 
+def files_below(folder: str | os.PathLike[str]) -> list[Path]:
+    """The files in a folder at any depth, sorted, hidden ones and those in hidden folders excepted.
+
+    Links to folders are followed, as data are often put together of them; a folder that several
+    lead to counts once.
+
+    Raises:
+        OSError: If a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise OSError(
+            f"the folder {error.filename} cannot be read ({error.strerror}); check its permissions."
+        ) from error
+
+    found: list[Path] = []
+    seen: set[str] = set()
+    for path, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        real = os.path.realpath(path)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [Path(path, name) for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str], *, needed: int | None = None) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that takes its place once the block succeeds.

@@ -231,3 +231,28 @@ def test_too_few_features() -> None:
     for decoder in ("unet", "unet_aspp"):
         with pytest.raises(ValueError, match="needs an encoder with at least"):
             citysegzoo.compose("strided_conv", decoder, encoder_options={"widths": (8,)})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("deeplabv3_resnet18", {"aspp_bn_momentum": 2}, "aspp_bn_momentum must be from 0 to 1"),
+        ("unet_resnet18", {"classifier_kernel_size": 2}, "classifier_kernel_size is odd"),
+        ("unet_resnet18", {"classifier_kernel_size": 0}, "must be at least 1"),
+        ("unet_aspp", {"up": "nearest"}, "up of unet_aspp is 'transposed' or 'bilinear'"),
+        ("fcn", {"transposed_classifier": True}, "give decoder_widths one number fewer"),
+        (
+            "unet_swin_tiny",
+            {"encoder_options": {"drop_path_rate": 2}},
+            "drop_path_rate must be from 0 to 1",
+        ),
+    ],
+)
+def test_options_that_would_spoil_a_model(name: str, options: dict, message: str) -> None:
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
+        citysegzoo.create_model(name, **options)
+
+
+def test_an_output_stride_is_a_whole_number() -> None:
+    with pytest.raises(TypeError, match="output_stride must be a whole number"):
+        citysegzoo.create_model("fcn_resnet18", output_stride=8.0)

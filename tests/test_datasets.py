@@ -615,3 +615,16 @@ def test_instance_ids(tmp_path: Path) -> None:
     next(root.glob("gtFine/train/*/*_instanceIds.png")).unlink()
     with pytest.raises(SampleError, match="_instanceIds.png does not exist"):
         dataset.read_instances(0)
+
+
+def test_a_folder_of_links_and_what_is_hidden(tmp_path: Path) -> None:
+    for kind in ("images", "labels"):
+        content = image() if kind == "images" else np.zeros(SIZE, np.uint8)
+        write(tmp_path / kind / "a" / "1.png", content)
+        write(tmp_path / "elsewhere" / kind / "2.png", content)
+        (tmp_path / kind / "b").symlink_to(tmp_path / "elsewhere" / kind)
+    write(tmp_path / "images" / ".AppleDouble" / "3.png", image())
+    (tmp_path / "images" / "a" / "folder.png").mkdir()
+    dataset = Folder(tmp_path / "images", tmp_path / "labels", "camvid11")
+    assert [file.name for file, _ in dataset.files] == ["1.png", "2.png"]
+    assert len(list(dataset)) == 2

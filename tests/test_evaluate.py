@@ -1,6 +1,10 @@
 """Evaluating folders: reading, pairing, the command."""
 
 import json
+import struct
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -487,3 +491,45 @@ def test_an_old_result_stays_if_the_work_fails(city: tuple[Path, Path], tmp_path
     assert main(["evaluate", *map(str, city), "--json", str(target)]) == 2
     assert target.read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_linked_folders_are_evaluated_too(cam: tuple[Path, Path], tmp_path: Path) -> None:
+    """A folder put together of links; one that leads back to it adds nothing."""
+    predictions, truths = cam
+    expected = evaluate_folders(predictions, truths, labels=CAMVID_11)
+    for name, real in (("p", predictions), ("t", truths)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "here").symlink_to(real)
+        (tmp_path / name / "round").symlink_to(tmp_path / name)
+    found = evaluate_folders(tmp_path / "p", tmp_path / "t", labels=CAMVID_11)
+    assert np.array_equal(found.matrix, expected.matrix)
+
+
+def test_scores_are_written_though_nobody_reads_them(
+    cam: tuple[Path, Path], tmp_path: Path
+) -> None:
+    line = f"{sys.executable} -u -m citysegzoo evaluate {cam[0]} {cam[1]} --labels camvid11 "
+    subprocess.run(f"{line} --json {tmp_path}/scores.json | true", shell=True, check=True)
+    assert json.loads((tmp_path / "scores.json").read_text())
+
+
+def test_a_link_to_itself_gives_way_to_scores(cam: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    words = ["evaluate", *map(str, cam), "--labels", "camvid11", "--json", f"{tmp_path}/loop"]
+    assert main(words) == 0
+    assert json.loads((tmp_path / "loop").read_text())
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_grey_of_few_bits_is_not_spread(bits: int, tmp_path: Path) -> None:
+    """Pillow makes 85 of a 1 of two bits, and 17 of one of four."""
+    ids = (np.arange(64).reshape(8, 8) % (1 << bits)).astype(np.uint8)
+    packed = np.packbits(np.unpackbits(ids[..., None], axis=-1)[..., -bits:].reshape(8, -1), axis=1)
+    header = struct.pack(">IIBBBBB", 8, 8, bits, 0, 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in packed)
+    file = b"\x89PNG\r\n\x1a\n"
+    for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+        file += struct.pack(">I", len(data)) + kind + data
+        file += struct.pack(">I", zlib.crc32(kind + data))
+    (tmp_path / "grey.png").write_bytes(file)
+    assert np.array_equal(read_ids(tmp_path / "grey.png"), ids)

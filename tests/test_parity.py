@@ -201,3 +201,18 @@ def test_reported_models_name_the_weights_they_used(monkeypatch: pytest.MonkeyPa
 def test_encoders_without_published_weights_say_so() -> None:
     with pytest.raises(ValueError, match="no published ImageNet weights; leave encoder_weights ou"):
         citysegzoo.create_model("unet.small", encoder_weights=True)
+
+
+def test_weights_of_another_network_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    from citysegzoo.encoders import pretrained
+
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda tag, pretrained, **o: create(tag, **o))
+    monkeypatch.setattr(pretrained, "_check_reachable", lambda *_: None)  # nothing is fetched
+    for name, tag in (
+        ("resnet18", "resnet50.tv_in1k"),
+        ("vgg16_bn", "vgg13_bn.tv_in1k"),
+        ("vgg16", "vgg16_bn.tv_in1k"),
+    ):
+        with pytest.raises(ValueError, match=f"the weights '{tag}' are of another network"):
+            pretrained.load_encoder_weights(create_encoder(name), tag)

@@ -546,3 +546,13 @@ def test_weights_can_be_stored_in_half_the_size(tmp_path: Path) -> None:
     assert sizes[1] < 0.75 * sizes[0]  # a small network's header is a good part of it
     for ours, theirs in zip(citysegzoo.load(half).parameters(), model.parameters(), strict=True):
         assert torch.equal(ours, theirs.half().float())
+
+
+def test_layers_that_depend_on_the_classes_start_untrained(tmp_path: Path) -> None:
+    model = citysegzoo.create_model("unet_aspp", widths=(8, 16, 32))
+    model.save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match="the classifier and 2. more that depend on their number"):
+        other = citysegzoo.load(tmp_path, num_classes=5)
+    assert other(torch.rand(1, 3, 64, 64)).shape == (1, 5, 64, 64)
+    for name, weight in model.encoder.state_dict().items():
+        assert torch.equal(other.encoder.state_dict()[name], weight)

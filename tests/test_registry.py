@@ -95,3 +95,18 @@ def test_a_model_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert citysegzoo.create_model("my_net").num_classes == 6
     with pytest.raises(TypeError, match="'widht'; did you mean 'width'"):
         citysegzoo.create_model("my_net", widht=4)
+
+
+def test_a_model_of_ones_own_that_forgets_its_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from citysegzoo.registry import MODELS
+
+    monkeypatch.setattr(MODELS, "_builders", dict(MODELS._builders))
+
+    @citysegzoo.register_model("my_net")
+    def my_net(*, num_classes: int = 6, in_channels: int = 3):
+        """A network of my own."""
+        return citysegzoo.compose("strided_conv", "transposed", num_classes=6)
+
+    citysegzoo.create_model("my_net")
+    with pytest.raises(ValueError, match="asked for 4 classes and built 6"):
+        citysegzoo.create_model("my_net", num_classes=4)

@@ -438,3 +438,26 @@ def test_a_network_of_nan_is_no_label_map() -> None:
         model.classifier.conv.weight.fill_(torch.nan)
     with pytest.raises(ValueError, match="gives NaN; check its weights"):
         model.segment(np.zeros((48, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize("command", ["segment", "compare"])
+def test_work_goes_on_when_nobody_reads_of_it(command: str, photo: Path, tmp_path: Path) -> None:
+    for i in range(5):
+        photo.with_name(f"more{i}.png").write_bytes(photo.read_bytes())
+    words = {"segment": ["--model", "unet.small"], "compare": ["--models", "unet.small"]}[command]
+    with subprocess.Popen(
+        [sys.executable, "-m", "citysegzoo", command, photo.parent, *words, "--output", "out"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as started:  # fmt: skip
+        assert str(photo.parent) in started.stdout.readline()
+        started.stdout.close()
+        assert started.stderr.read() == ""
+    assert started.returncode == 0
+    files = {"segment": 2, "compare": 1}[command]
+    assert len(list((tmp_path / "out").iterdir())) == 6 * files
+
+
+def test_the_version_on_a_full_disk(capfd: pytest.CaptureFixture[str]) -> None:
+    line = f"{sys.executable} -m citysegzoo --version > /dev/full"
+    assert subprocess.run(line, shell=True).returncode == 2
+    assert capfd.readouterr().err.startswith("citysegzoo: error: [Errno 28]")

@@ -22,7 +22,7 @@ from citysegzoo.cli import (
     segment,
     weights,
 )
-from citysegzoo.cli.common import say, sentence
+from citysegzoo.cli.common import say, sentence, silence_stdout
 
 # What bad input raises: said in one sentence, without a traceback.
 _EXPECTED = (ValueError, TypeError, OSError, MemoryError, OverflowError)
@@ -36,15 +36,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif isinstance(getattr(sys, stream), io.TextIOWrapper):
             # A name that the terminal's encoding cannot show stops nothing.
             getattr(sys, stream).reconfigure(errors="backslashreplace")
-    args = _parser().parse_args(arguments)
+    args = argparse.Namespace(debug=False)
     warnings.showwarning = lambda message, *_: say(f"warning: {message}")
     try:
+        _parser().parse_args(arguments, args)
         status: int = args.run(args)
         sys.stdout.flush()
         return status
     except BrokenPipeError:
         # The reader of our output went away (`citysegzoo models | head`): nothing is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence_stdout()
         return 0
     except KeyboardInterrupt:
         say("interrupted.")
@@ -86,5 +87,5 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         import citysegzoo
 
-        print(f"citysegzoo {citysegzoo.__version__}")
+        print(f"citysegzoo {citysegzoo.__version__}", flush=True)
         parser.exit()

@@ -46,6 +46,21 @@ def say(message: str) -> None:
     print(f"citysegzoo: {message}", file=sys.stderr)
 
 
+def tell(result: str) -> None:
+    """Print a result above the progress bar. If nobody reads it any more, the work goes on."""
+    from tqdm import tqdm
+
+    try:
+        tqdm.write(result, file=sys.stdout)
+    except BrokenPipeError:
+        silence_stdout()
+
+
+def silence_stdout() -> None:
+    """Have what is printed from here on go nowhere, as its reader went away."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def sentence(error: BaseException) -> str:
     """An error's message on one line; its kind where it has none."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from citysegzoo.cli.common import (
     counted,
     make_folder,
     say,
+    tell,
     trained,
 )
 
@@ -108,7 +110,7 @@ def _compare(args: argparse.Namespace) -> int:
         write_image(picture, sheet)
         agreed = (disagreement(list(predictions.values())) == 0).mean()
         share = f"all {len(names)} agree on {100 * agreed:.1f} %" if len(names) > 1 else names[0]
-        tqdm.write(f"{photo}: {share}\n  -> {sheet}", file=sys.stdout)
+        tell(f"{photo}: {share}\n  -> {sheet}")
     if failures and len(photos) > 1:
         say(f"{failures} of {len(photos)} photographs failed, {len(photos) - failures} are done.")
     return 2 if failures else 0
@@ -127,9 +129,9 @@ def _sheets(photos: Sequence[Path], output: Path) -> list[Path]:
         raise ValueError(f"{output} holds the sheet of one image; name a folder for {len(photos)}.")
     else:
         sheets = [output]
-    inputs = {photo.resolve() for photo in photos}
+    inputs = set(map(os.path.realpath, photos))
     for i, sheet in enumerate(sheets):
-        if sheet.resolve() in inputs:
+        if os.path.realpath(sheet) in inputs:
             raise ValueError(f"{sheet} is to be segmented and written; name another --output.")
         if sheet in sheets[:i]:
             other = photos[sheets.index(sheet)]

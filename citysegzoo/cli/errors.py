@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from citysegzoo.cli.common import (
@@ -51,8 +52,8 @@ def _errors(args: argparse.Namespace) -> int:
     labels = labels_for(args.ground_truth, args.labels)
     pairing = pair_files(args.predictions, args.ground_truth, labels)
     photos = find_photos(args.images, pairing) if args.images else {}
-    inputs = {file.resolve() for pair in pairing.pairs for file in pair}
-    if args.output.resolve() in inputs | {photo.resolve() for photo in photos.values()}:
+    inputs = {os.path.realpath(file) for pair in pairing.pairs for file in pair}
+    if os.path.realpath(args.output) in inputs | set(map(os.path.realpath, photos.values())):
         raise ValueError(f"{args.output} is to be read and written; name another --output.")
     check_file_writable(args.output)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 from citysegzoo.cli.common import Commands, check_file_writable, counted, say
@@ -48,8 +49,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     labels = labels_for(args.ground_truth, args.labels)
     pairing = pair_files(args.predictions, args.ground_truth, labels)
     if args.json:
-        inputs = {file.resolve() for pair in pairing.pairs for file in pair}
-        if args.json.resolve() in inputs:
+        inputs = {os.path.realpath(file) for pair in pairing.pairs for file in pair}
+        if os.path.realpath(args.json) in inputs:
             raise ValueError(f"{args.json} is to be evaluated and written; name another --json.")
         check_file_writable(args.json)
 
@@ -61,7 +62,6 @@ def _evaluate(args: argparse.Namespace) -> int:
         say(f"predictions without a ground truth, which are left out: {len(pairing.unused)}.")
     if labels is CITYSCAPES_34 and not instances and args.instances is None:
         say("no *_gtFine_instanceIds.png are beside the ground truth: iIoU is left out.")
-    print(f"{labels.name}, {counted(len(pairing.pairs), 'frame')}\n\n{scores.table()}")
     if args.json:
         try:
             if isinstance(scores, CityscapesScores):
@@ -72,4 +72,5 @@ def _evaluate(args: argparse.Namespace) -> int:
         except OSError as error:
             reason = error.strerror or error
             raise OSError(f"{args.json} cannot be written: {reason}.") from error
+    print(f"{labels.name}, {counted(len(pairing.pairs), 'frame')}\n\n{scores.table()}")
     return 0

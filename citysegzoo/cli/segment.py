@@ -7,7 +7,15 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from citysegzoo.cli.common import Commands, add_hardware, add_palette, make_folder, say, trained
+from citysegzoo.cli.common import (
+    Commands,
+    add_hardware,
+    add_palette,
+    make_folder,
+    say,
+    tell,
+    trained,
+)
 
 
 def add_parsers(commands: Commands) -> None:
@@ -95,8 +103,7 @@ def _segment(args: argparse.Namespace) -> int:
 
     def saved(result: Segmentation, files: tuple[Path, Path]) -> None:
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in result.shares.items())
-        text = f"{by_name[result.name]}: {shares}\n  -> {files[0]}, {files[1]}"
-        tqdm.write(text, file=sys.stdout)
+        tell(f"{by_name[result.name]}: {shares}\n  -> {files[0]}, {files[1]}")
 
     def failed(failure: Failure) -> None:
         if args.debug:

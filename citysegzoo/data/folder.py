@@ -7,8 +7,9 @@ from collections import Counter
 from pathlib import Path
 
 from citysegzoo.data.labels import LabelSet, find_label_set
-from citysegzoo.data.pairing import list_files, pair_by_key, require_folder
+from citysegzoo.data.pairing import pair_by_key, require_folder
 from citysegzoo.data.samples import LabeledImages, Transform
+from citysegzoo.files import files_below
 from citysegzoo.images import LABEL_SUFFIXES, SUFFIXES
 
 
@@ -57,7 +58,7 @@ class Folder(LabeledImages):
 def _by_place(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     """Files with these suffixes by their path below the folder, without suffix."""
     places: dict[str, Path] = {}
-    for file in list_files(folder, "**/*"):
+    for file in files_below(folder):
         if file.suffix.lower() not in suffixes:
             continue
         other = places.setdefault(file.relative_to(folder).with_suffix("").as_posix(), file)

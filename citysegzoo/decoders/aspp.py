@@ -74,6 +74,7 @@ class ASPP(nn.Module):
         rates = check_positives("aspp_rates", rates)
         check_positive("aspp_width", width)
         check_positive("aspp_kernel_size", kernel_size)
+        check_probability("aspp_bn_momentum", bn_momentum)
 
         def branch(
             kernel: int, rate: int = 1, *, bare: bool = False, separable: bool = False

@@ -47,6 +47,8 @@ class UNetASPPDecoder(UNetDecoder):
         bias: bool = False,
         bare_first_branch: bool = False,
     ) -> None:
+        if up not in ("transposed", "bilinear"):
+            raise ValueError(f"up of unet_aspp is 'transposed' or 'bilinear', not {up!r}.")
         super().__init__(channels, strides, widths=widths, up=up, align_corners=align_corners)
         check_positive("final_width", final_width)
         if len(self.blocks) < 2:

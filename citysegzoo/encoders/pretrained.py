@@ -19,7 +19,8 @@ def load_encoder_weights(encoder: Encoder, tag: str | None = None) -> None:
             takes the encoder's own default.
 
     Raises:
-        ValueError: If there are no published weights for this encoder, or not of that name.
+        ValueError: If there are no published weights for this encoder, or not of that name, or they
+            are of another network.
         ConnectionError: If they are not in the cache and the Hub cannot be reached.
         OSError: If they cannot be fetched otherwise, or there is no space for them.
     """
@@ -50,7 +51,13 @@ def load_encoder_weights(encoder: Encoder, tag: str | None = None) -> None:
                     "a network, or build without encoder_weights."
                 ) from error
             raise known from error
-    encoder.load_timm_weights(published.state_dict())
+    try:
+        encoder.load_timm_weights(published.state_dict())
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"the weights {tag!r} are of another network than {type(encoder).__name__} with these "
+            f"options; take {encoder.pretrained_tag!r}."
+        ) from error
 
 
 def _published_at(tag: str) -> tuple[str, str]:

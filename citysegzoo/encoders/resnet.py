@@ -126,7 +126,7 @@ class ResNetEncoder(Encoder):
         width: int = 64,
     ) -> None:
         super().__init__()
-        if output_stride not in (8, 16, 32):
+        if check_positive("output_stride", output_stride) not in (8, 16, 32):
             raise ValueError(f"output_stride of a ResNet is 8, 16 or 32, not {output_stride!r}.")
         check_probability("bn_momentum", bn_momentum)
         check_positive("width", width)

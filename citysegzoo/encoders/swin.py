@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from citysegzoo.encoders.timm import TimmEncoder
+from citysegzoo.layers import check_probability
 from citysegzoo.registry import register_encoder
 
 
@@ -35,7 +36,7 @@ class SwinEncoder(TimmEncoder):
                 "feature_cls": "getter",  # NCHW features
                 "dynamic_img_size": True,
                 "always_partition": True,
-                "drop_path_rate": drop_path_rate,
+                "drop_path_rate": check_probability("drop_path_rate", drop_path_rate),
             },
         )
 

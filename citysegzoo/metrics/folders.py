@@ -21,6 +21,7 @@ from citysegzoo.data.labels import (
     LabelSet,
     find_label_set,
 )
+from citysegzoo.files import files_below
 from citysegzoo.hardware import available_cores
 from citysegzoo.images import LABEL_SUFFIXES, read_ids
 from citysegzoo.metrics.cityscapes import CityscapesEvaluator, CityscapesScores
@@ -351,21 +352,7 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; check the path.")
-    found = []
-
-    def refuse(error: OSError) -> None:
-        raise OSError(
-            f"the folder {error.filename} cannot be read ({error.strerror}); check its permissions."
-        ) from error
-
-    for folder, folders, names in os.walk(path, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(folder, name)
-            for name in names
-            if name.lower().endswith(LABEL_SUFFIXES) and not name.startswith(".")
-        ]
-    return sorted(found)
+    return [file for file in files_below(path) if file.name.lower().endswith(LABEL_SUFFIXES)]
 
 
 # Each ground truth, what its prediction may be called, and the predictions called so.

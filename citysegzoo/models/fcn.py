@@ -80,6 +80,11 @@ def fcn(
         norm=decoder_norm,
         activation=decoder_activation,
     )
+    if transposed_classifier and decoder.stride < 2:
+        raise ValueError(
+            "transposed_classifier is one more doubling, and the decoder has reached full size; "
+            "give decoder_widths one number fewer."
+        )
     classifier = (
         nn.ConvTranspose2d(decoder.channels, num_classes, 2, stride=2)
         if transposed_classifier

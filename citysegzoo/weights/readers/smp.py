@@ -121,7 +121,9 @@ def from_smp_unet(state_dict: StateDict) -> dict[str, Tensor]:
     """Weights of smp's ``Unet`` on a ResNet under our names.
 
     The logits are smp's on images of even height and width. On odd ones smp cuts the last
-    doubling to the image's size where the zoo resizes the logits.
+    doubling to the image's size where the zoo resizes the logits. A ``decoder_interpolation``
+    other than smp's default, nearest, leaves no trace in the weights, and the zoo has none: the
+    logits are others then.
 
     Args:
         state_dict: ``state_dict()`` of smp's model; a classification head is left out.
