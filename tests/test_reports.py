@@ -82,6 +82,8 @@ def test_reports_are_listed_in_order():
 def test_unknown_report_names_the_nearest():
     with pytest.raises(ValueError, match=r"there is no report 'mei2018'.*'mei2019'"):
         get_report("mei2018")
+    with pytest.raises(TypeError, match="a report is asked for by its name, a string, not 5"):
+        get_report(5)
 
 
 def test_every_figure_is_there():

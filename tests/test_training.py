@@ -533,6 +533,8 @@ def test_what_muon_trains(name: str) -> None:
         model.get_parameter(name).numel() for name in trained
     )
     assert not [name for name in matrices if name.startswith("classifier")]
+    within, _ = split_weights(nn.Sequential(model))
+    assert [names[id(p)] for p in within] == matrices
     # Left are vectors, the classifier and SegFormer's depthwise convolutions.
     left = [name for name in rest if model.get_parameter(name).ndim > 1]
     assert all(name.startswith("classifier") or ".depthwise." in name for name in left)

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from citysegzoo.registry import suggestion
+from citysegzoo.registry import check_name, suggestion
 from citysegzoo.reports import chen2020, fixman2024, mei2019, stevens2020, xiang2020
 from citysegzoo.reports._report import Report, figure_text, overall_iou
 
@@ -27,7 +27,9 @@ def get_report(key: str) -> Report:
 
     Raises:
         ValueError: If there is none, with the nearest keys.
+        TypeError: If the key is no text.
     """
+    check_name("report", key)
     if key not in REPORTS:
         raise ValueError(f"there is no report {key!r}{suggestion(key, REPORTS)}.")
     return REPORTS[key]

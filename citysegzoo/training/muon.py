@@ -27,10 +27,12 @@ def split_weights(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Paramet
     Left are also biases, norms, tables of positions and depthwise convolutions.
 
     Args:
-        model: A network, frozen parts left out.
+        model: A network, also one within another module such as DistributedDataParallel; frozen
+            parts are left out.
     """
     kinds = nn.Conv2d, nn.ConvTranspose2d, nn.Linear
-    head = set(model.get_submodule("classifier").modules()) if hasattr(model, "classifier") else ()
+    owned = (getattr(owner, "classifier", None) for owner in model.modules())
+    head = {part for part in owned if isinstance(part, nn.Module) for part in part.modules()}
     chosen = {
         id(module.weight)
         for module in model.modules()
