@@ -254,7 +254,7 @@ def _ids(image: PIL.Image.Image) -> npt.NDArray[Any]:
     if image.mode in ("L", "P"):
         # Of grey with fewer bits Pillow makes the whole range of 8: 1 of 2 bits is 85.
         spread = 85 if "L;2" in coded else 17 if "L;4" in coded else 1
-        return np.array(image) // spread
+        return np.array(image) if spread == 1 else np.array(image) // spread
     if image.mode == "1":
         return np.asarray(image).astype(np.uint8)
     if image.mode.startswith("I"):
