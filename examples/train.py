@@ -306,10 +306,10 @@ def open_data(
             raise ValueError("CamVid has one kind of labels; leave out --labels and --annotations.")
         train, val = CamVid(args.root, "train"), CamVid(args.root, "val")
     else:
-        args.labels = args.labels or (recipe.labels if recipe else "train_id")
+        labels = args.labels or (recipe.labels if recipe else "train_id")
         args.annotations = args.annotations or (recipe.annotations if recipe else "fine")
         train, val = (
-            Cityscapes(args.root, split, annotations=args.annotations, labels=args.labels)
+            Cityscapes(args.root, split, annotations=args.annotations, labels=labels)
             for split in ("train", "val")
         )
     train.files, val.files = train.files[: args.limit], val.files[: args.limit]

@@ -211,6 +211,7 @@ def test_nested_options_come_back(tmp_path: Path) -> None:
     options = {"timm_options": {"out_indices": (1, 2, 3)}}
     model = citysegzoo.compose("timm/resnet18", "unet", encoder_options=options)
     options["timm_options"]["out_indices"] = (0, 1)  # not the model's any more
+    assert model.blueprint.options["encoder_options"]["timm_options"] == {"out_indices": (1, 2, 3)}
     same(citysegzoo.load(model.save_pretrained(tmp_path)), model.eval())
 
 

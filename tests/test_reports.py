@@ -7,9 +7,18 @@ from collections import Counter, defaultdict
 
 import pytest
 
+import citysegzoo
 from citysegzoo.data.labels import CITYSCAPES_19, CITYSCAPES_CATEGORIES
 from citysegzoo.data.preprocessing import BGR_MEAN, IMAGENET, UNIT_RANGE
-from citysegzoo.reports import REPORTS, get_report, list_reports, stevens2020, xiang2020
+from citysegzoo.reports import (
+    REPORTS,
+    figure_text,
+    get_report,
+    list_reports,
+    overall_iou,
+    stevens2020,
+    xiang2020,
+)
 from citysegzoo.reports._tables import CATEGORIES_7, CLASSES_5, CLASSES_19, Column, read_table
 
 VARIANTS = {v.name: v for report in REPORTS.values() for v in report.variants}
@@ -84,6 +93,14 @@ def test_unknown_report_names_the_nearest():
         get_report("mei2018")
     with pytest.raises(TypeError, match="a report is asked for by its name, a string, not 5"):
         get_report(5)
+
+
+def test_models_stand_side_by_side_by_validation_figures():
+    improved = overall_iou(citysegzoo.model_info("unet.stevens2020_improved").results)
+    assert (improved.split, improved.value) == ("val", 49.6282)  # test's is printed first
+    coarse = overall_iou(citysegzoo.model_info("fcn.fixman2024_baseline").results)
+    assert figure_text(coarse) == "IoU score repo 15.64"
+    assert overall_iou(citysegzoo.model_info("unet.small").results) is None
 
 
 def test_every_figure_is_there():

@@ -25,7 +25,7 @@ FIELDS = (
 )
 """What is said of trained weights; ``score`` has ``metric``, ``split``, ``mean_iou``, ..."""
 
-_TEXTS = ("model", "labels", "data", "licence", "source", "citation", "command", "revision")
+_TEXTS = tuple(name for name in FIELDS if name not in ("epoch", "score"))
 _SCORE = ("metric", "split", "mean_iou", "class_iou", "pixel_accuracy", "command")
 _MARK = re.compile(r"<!-- written by citysegzoo ([0-9a-f]{16}) -->\s*\Z")
 
