@@ -178,6 +178,10 @@ def create_model(
         num_classes = check_positive("num_classes", num_classes)
     if pretrained and encoder_weights:
         raise ValueError("pretrained weights include the encoder's; leave encoder_weights out.")
+
+    def build(classes: int) -> SegmentationModel:
+        return build_model(name, num_classes=classes, in_channels=in_channels, options=options)
+
     if pretrained:
         record = find_record(name, None if pretrained is True else pretrained)
         trained = model_info(name).options
@@ -187,28 +191,6 @@ def create_model(
                     f"the weights of {name!r} were trained with {option}={trained[option]!r}; "
                     f"leave {option} out, or pretrained."
                 )
-    settings = {**(variant.options if variant else {}), **options}
-
-    def build(classes: int) -> SegmentationModel:
-        model = builder(num_classes=classes, in_channels=in_channels, **settings)
-        if not isinstance(model, SegmentationModel):
-            raise TypeError(
-                f"the builder of {name!r} must return a SegmentationModel, "
-                f"not {type(model).__name__}."
-            )
-        if model.num_classes != classes:
-            raise ValueError(
-                f"the builder of {name!r} was asked for {classes} classes and built "
-                f"{model.num_classes}; have it pass num_classes on."
-            )
-        model.name = name
-        resolved = {**options_of(builder), **settings}
-        resolved = {k: v for k, v in resolved.items() if k not in MODEL_ARGUMENTS}
-        model.blueprint = Blueprint(name, resolved, in_channels)
-        model.preprocessing = variant.preprocessing if variant else IMAGENET
-        return model
-
-    if pretrained:
         state, card = record.load()
         model = with_weights(
             build,
@@ -229,6 +211,35 @@ def create_model(
             "encoder_weights=True starts it from ImageNet.",
             stacklevel=2,
         )
+    return model
+
+
+def build_model(
+    name: str, *, num_classes: int, in_channels: int, options: Mapping[str, Any]
+) -> SegmentationModel:
+    """A registered model as :func:`create_model` builds it, for weights that are yet to come.
+
+    So it is silent on a frozen encoder that was drawn at random.
+    """
+    builder, variant = _find(name)
+    check_options(f"model {name!r}", builder, options, hidden=MODEL_ARGUMENTS)
+    in_channels = check_positive("in_channels", in_channels)
+    settings = {**(variant.options if variant else {}), **_plain(options)}
+    model = builder(num_classes=num_classes, in_channels=in_channels, **settings)
+    if not isinstance(model, SegmentationModel):
+        raise TypeError(
+            f"the builder of {name!r} must return a SegmentationModel, not {type(model).__name__}."
+        )
+    if model.num_classes != num_classes:
+        raise ValueError(
+            f"the builder of {name!r} was asked for {num_classes} classes and built "
+            f"{model.num_classes}; have it pass num_classes on."
+        )
+    model.name = name
+    resolved = {**options_of(builder), **settings}
+    resolved = {k: v for k, v in resolved.items() if k not in MODEL_ARGUMENTS}
+    model.blueprint = Blueprint(name, resolved, in_channels)
+    model.preprocessing = variant.preprocessing if variant else IMAGENET
     return model
 
 

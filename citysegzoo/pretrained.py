@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from citysegzoo.data.labels import LABEL_SETS
-from citysegzoo.factory import compose, create_model, model_info, with_weights
+from citysegzoo.factory import build_model, compose, model_info, with_weights
 from citysegzoo.files import replacing
 from citysegzoo.model import SegmentationModel, require_weights
 from citysegzoo.weights.card import check_card, was_edited, write_card
@@ -326,10 +326,10 @@ def _build(
 
 def _rebuild(config: ModelConfig, num_classes: int) -> SegmentationModel:
     if config.model is not None:
-        return create_model(
+        return build_model(
             config.model,
             num_classes=num_classes,
             in_channels=config.in_channels,
-            **config.options,
+            options=config.options,
         )
     return compose(num_classes=num_classes, in_channels=config.in_channels, **config.options)

@@ -809,6 +809,22 @@ def test_bad_options_are_named() -> None:
         losses.DiceLoss(class_weights="all")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("hundredths", range(1, 101))
+def test_fraction_of_a_hundred_pixels(hundredths: int) -> None:
+    logits = torch.stack([torch.linspace(-1, 1, 100), torch.zeros(100)])[None, :, None]
+    target = torch.zeros(1, 1, 100, dtype=torch.long)
+    criterion = losses.OhemCrossEntropyLoss(fraction=hundredths / 100, reduction="none")
+    assert int((criterion(logits, target) > 0).sum()) == hundredths
+
+
+def test_weights_changed_afterwards_are_the_callers() -> None:
+    weights = torch.tensor([1.0, 2.0])
+    criterion = losses.CrossEntropyLoss(class_weights=weights)
+    weights.zero_()
+    assert criterion.class_weights is not None
+    assert criterion.class_weights.tolist() == [1.0, 2.0]
+
+
 @pytest.mark.parametrize("name", OWN)
 def test_ignored_pixels_may_be_no_numbers_where_losses_are_compiled(
     name: str, monkeypatch: pytest.MonkeyPatch

@@ -282,7 +282,15 @@ def test_saves_and_loads(tmp_path: Path) -> None:
     assert again.matrix.sum() > matrix.matrix.sum()
     again.reset()
     assert again.counts.sum() == 0
-    for text in ("", "{}", "[1]", json.dumps({"num_classes": 2, "ignore_index": 1, "counts": [1]})):
+    for text in (
+        "",
+        "{}",
+        "[1]",
+        "[" * 100_000,
+        json.dumps({"num_classes": 2, "ignore_index": 1, "counts": [1]}),
+        json.dumps({"num_classes": 10**9, "ignore_index": None, "counts": [1]}),
+        json.dumps({"num_classes": 1, "ignore_index": None, "counts": [[10**30], [0]]}),
+    ):
         (tmp_path / "broken.json").write_text(text)
         with pytest.raises(ValueError, match="holds no saved confusion matrix"):
             ConfusionMatrix.load(tmp_path / "broken.json")

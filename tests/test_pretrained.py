@@ -549,6 +549,18 @@ def test_weights_can_be_stored_in_half_the_size(tmp_path: Path) -> None:
         assert torch.equal(ours, theirs.half().float())
 
 
+def test_loading_is_silent_on_a_frozen_encoder(tmp_path: Path) -> None:
+    widths = (8, 8, 8, 8, 8)
+    with pytest.warns(UserWarning, match="frozen as it was drawn at random"):
+        model = citysegzoo.create_model("fcn_resnet50.chen2020_transfer", decoder_widths=widths)
+    model.save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match="starts untrained") as warned:
+        other = citysegzoo.load(tmp_path, num_classes=5)
+    assert [str(w.message) for w in warned if "frozen" in str(w.message)] == []
+    assert other.encoder_frozen
+    assert torch.equal(next(other.encoder.parameters()), next(model.encoder.parameters()))
+
+
 def test_layers_that_depend_on_the_classes_start_untrained(tmp_path: Path) -> None:
     model = citysegzoo.create_model("unet_aspp", widths=(8, 16, 32))
     model.save_pretrained(tmp_path)

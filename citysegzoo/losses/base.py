@@ -52,7 +52,8 @@ class SegmentationLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.ignore_index = check_ignore_index(ignore_index)
-        weights = None if class_weights is None else check_class_weights(class_weights)
+        # A copy: weights that the caller goes on to change are the caller's.
+        weights = None if class_weights is None else check_class_weights(class_weights).clone()
         self.register_buffer("class_weights", weights, persistent=False)
         self.reduction: Reduction = check_choice("reduction", reduction, ("mean", "sum", "none"))
         self.upsample = check_flag("upsample", upsample)

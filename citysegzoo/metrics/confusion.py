@@ -188,13 +188,14 @@ class ConfusionMatrix:
         """
         try:
             stored = json.loads(Path(path).read_text())
-            matrix = cls(stored["num_classes"], stored["ignore_index"], device=device)
+            num_classes = check_positive("num_classes", stored["num_classes"])
             counts = torch.tensor(stored["counts"])
-            if counts.shape != matrix.counts.shape or counts.dtype != torch.int64:
+            if counts.shape != (num_classes + 1, num_classes) or counts.dtype != torch.int64:
                 raise ValueError("counts of another shape")
             if (counts < 0).any():
                 raise ValueError("negative counts")
-        except (ValueError, TypeError, KeyError) as error:
+            matrix = cls(num_classes, stored["ignore_index"], device=device)
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise ValueError(
                 f"{os.fspath(path)} holds no saved confusion matrix ({error}); "
                 "ConfusionMatrix.save writes one."
