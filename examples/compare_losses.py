@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import sweep
+import train
 
 import citysegzoo
-from citysegzoo.data import CamVid, Cityscapes, LabeledImages
+from citysegzoo.data import SampleError
 from citysegzoo.losses import count_pixels
 
 # The weights are those of stevens2020 and xiang2020, here from the pixels of the training images.
@@ -37,18 +40,20 @@ REPORTED = list(LOSSES)[:6]
 
 def rarest(args: argparse.Namespace, count: int) -> list[str]:
     """The classes with the fewest pixels in the training images, rarest first."""
-    recipe = citysegzoo.model_info(args.model).recipe
-    train: LabeledImages
-    if args.data == "camvid":
-        train = CamVid(args.root)
-    else:
-        kind, annotations = ("train_id", "fine")
-        if recipe:
-            kind, annotations = recipe.labels, recipe.annotations
-        train = Cityscapes(args.root, labels=kind, annotations=annotations)
-    labels = train.labels
-    maps = (train.read_labels(i) for i in range(len(train)))
-    pixels = count_pixels(maps, len(labels), ignore_index=labels.ignore_index, progress=False)
+    words = ["--model", args.model, "--root", args.root, "--output", str(args.output)]
+    of_all = train.parse_args([*words, *sweep.common(args)])
+    images, _ = train.open_data(of_all, citysegzoo.model_info(args.model).recipe)
+    labels = images.labels
+
+    def maps() -> Iterator[Any]:
+        for i in range(len(images)):
+            try:
+                yield images.read_labels(i)
+            except SampleError:
+                if not of_all.skip_broken:
+                    raise
+
+    pixels = count_pixels(maps(), len(labels), ignore_index=labels.ignore_index, progress=False)
     counts = zip(pixels.pixels.tolist(), labels.classes, strict=True)
     return [name for number, name in sorted(counts) if number][:count]
 

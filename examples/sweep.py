@@ -102,7 +102,7 @@ def train(name: str, words: list[str], folder: Path) -> None:
         print("    finished before")
         return
     # Of a run with other settings train.py says which ones, and refuses to go on with it.
-    resume = ["--resume"] if (folder / "last.pt").exists() else []
+    resume = ["--resume"] if folder.is_dir() else []
     whole = [sys.executable, str(TRAIN), *words, "--output", str(folder), *resume]
     status = subprocess.run(whole).returncode
     if status:
@@ -122,9 +122,11 @@ def read_run(name: str, folder: Path) -> Run:
 
 def conditions(runs: list[Run], args: argparse.Namespace) -> str:
     """Under what the numbers of a table were measured."""
-    card = runs[0].model.card
+    cards = [run.model.card for run in runs]
+    data = " or ".join(dict.fromkeys(card["data"] for card in cards))
+    splits = " or ".join(dict.fromkeys(card["score"]["split"] for card in cards))
     return (
-        f"Trained on {card['data']}; scored on {card['score']['split']}. One run each: "
+        f"Trained on {data}; scored on {splits}. One run each: "
         f"`train.py {shlex.join(common(args))}`; how far another seed would move a row was not "
         "measured."
     )

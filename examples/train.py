@@ -24,6 +24,7 @@ import math
 import shlex
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache, cached_property, partial
@@ -47,6 +48,8 @@ from citysegzoo.data import (
     SampleError,
     SkipBroken,
 )
+from citysegzoo.data.camvid import SPLITS as CAMVID_SPLITS
+from citysegzoo.data.cityscapes import SPLITS as CITYSCAPES_SPLITS
 from citysegzoo.data.labels import LabelSet
 from citysegzoo.files import replacing, write_image
 from citysegzoo.hardware import computes_bf16
@@ -68,7 +71,7 @@ from citysegzoo.training.muon import Muon, split_weights
 from citysegzoo.training.parts import part_weights
 from citysegzoo.training.sampling import Seeded, TrainingBatches, seed_of
 from citysegzoo.training.schedules import Cosine, Schedule, parse_schedule
-from citysegzoo.training.state import OtherSettingsError, load_state, save_state
+from citysegzoo.training.state import UnfitStateError, load_state, save_state
 from citysegzoo.visualize import draw_curves, overlay
 
 FRAMES = {"cityscapes": (1024, 2048), "camvid": (360, 480)}
@@ -214,6 +217,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for name, value in {**least, "save_every": 0, "workers": 0, "seed": 0}.items():
         if getattr(args, name) is not None and getattr(args, name) < value:
             p.error(f"--{name.replace('_', '-')} must be at least {value}")
+    if args.clip_norm is not None and not args.clip_norm > 0:
+        p.error("--clip-norm must be above 0")
     return args
 
 
@@ -251,13 +256,16 @@ def settings_of(args: argparse.Namespace, recipe: Recipe | None, images: int) ->
         settings = replace(settings, **{k: v for k, v in given.items() if v is not None})
         if recipe.weight_decay is None:
             settings = replace(settings, weight_decay=0.0)
-        unsaid = [k for k in ("optimizer", "lr", "schedule", "batch_size") if given[k] is None]
+        known = ("optimizer", "lr", "weight_decay", "schedule", "batch_size", "kept")
+        unsaid = [name for name in known if given[name] is None]
         unsaid += ["epochs"] if recipe.epochs is recipe.steps is None else []
+        unsaid += ["momentum"] if recipe.momentum is None and recipe.optimizer == "sgd" else []
         augmentation, options = recipe.augmentation, dict(recipe.loss_options)
         if args.data != recipe.dataset:
             augmentation = adapted(augmentation, FRAMES[args.data])
-            options.pop("ignore_index", None)  # a label of the other data
             print(f"adapted from {recipe.dataset} to {args.data}: {augmentation}.")
+        if args.data != recipe.dataset or args.labels not in (None, recipe.labels):
+            options.pop("ignore_index", None)  # one of other labels
         if args.loss not in (None, recipe.loss):
             options = {}
         settings = replace(settings, augmentation=augmentation, loss_options=options)
@@ -312,6 +320,10 @@ def open_data(
             Cityscapes(args.root, split, annotations=args.annotations, labels=labels)
             for split in ("train", "val")
         )
+    official = CAMVID_SPLITS if args.data == "camvid" else CITYSCAPES_SPLITS[args.annotations]
+    for split, images in (("train", train), ("val", val)):
+        if len(images) < official[split]:
+            print(f"{len(images)} of the {official[split]} images of the split {split} are here.")
     train.files, val.files = train.files[: args.limit], val.files[: args.limit]
     return train, val
 
@@ -349,6 +361,19 @@ def quiet(worker: int) -> None:
     sys.excepthook = lambda *_: None
 
 
+class Readable(Dataset[Any]):
+    """Samples to be scored, None for a broken one: another in its place would count twice."""
+
+    def __init__(self, samples: LabeledImages) -> None:
+        self.samples = SkipBroken(samples)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor] | None:
+        return self.samples.read(index)
+
+
 def resize_image(image: Tensor, target: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Validation at the size of training: the image is resized, its labels are not."""
     from torchvision.transforms.v2 import functional
@@ -379,11 +404,17 @@ def create(args: argparse.Namespace, labels: LabelSet) -> nn.Module:
         encoder_weights = bool(recipe and recipe.encoder_weights and not args.initial)
     elif encoder_weights == "none":
         encoder_weights = None
-    model = citysegzoo.create_model(
-        args.model, num_classes=len(labels), encoder_weights=encoder_weights, **options
-    )
+    with warnings.catch_warnings():
+        if args.initial or args.resume:  # all weights follow
+            warnings.filterwarnings("ignore", "the encoder of .* is frozen")
+        model = citysegzoo.create_model(
+            args.model,
+            num_classes=len(labels),
+            encoder_weights=None if args.resume else encoder_weights,
+            **options,
+        )
     model.labels = labels
-    if args.initial:
+    if args.initial and not args.resume:
         start = citysegzoo.load(args.initial, num_classes=len(labels))
         try:
             model.load_state_dict(start.state_dict())
@@ -493,7 +524,8 @@ class Run:
         pin = {"pin_memory": device.type == "cuda"}
         self.loader = DataLoader(Seeded(train), batch_sampler=self.batches, **workers, **pin)
         mine = range(processes.rank, len(val), processes.world_size)
-        self.val, self.val_loader = val, DataLoader(Subset(val, mine), 1, **workers, **pin)
+        self.val = val
+        self.val_loader = DataLoader(Subset(val, mine), batch_size=None, **workers, **pin)
 
         self.model = model.to(device, memory_format=torch.channels_last)
         self.averaged = None
@@ -519,6 +551,8 @@ class Run:
         self.losses = torch.zeros(self.batches.steps, dtype=torch.float64, device=device)
         self.best: float | None = None
         self.best_iou: float | None = None
+        self.scoring = False
+        self.scored = 0  # validation images
         self.log: list[dict[str, Any]] = []
 
     def fit(self) -> None:
@@ -607,14 +641,15 @@ class Run:
     @torch.inference_mode()
     def evaluate(self) -> tuple[SegmentationScores, float]:
         """Scores from one confusion matrix over all validation images, and their mean loss."""
+        self.scoring = True
         model, labels, device = self.final.eval(), self.model.labels, self.processes.device
         confusion = ConfusionMatrix(len(labels), labels.ignore_index, device=device)
         losses = torch.zeros(2, dtype=torch.float64, device=device)
-        for images, target in self.val_loader:
-            target = target.to(device)
-            with self.autocast():
-                logits = model(self.prepared(images.to(device)))
-            logits = F.interpolate(logits.float(), target.shape[-2:], mode="bilinear")
+        for sample in self.val_loader:
+            if sample is None:  # broken
+                continue
+            image, target = (tensor[None].to(device) for tensor in sample)
+            logits = F.interpolate(self.logits(model, image), target.shape[-2:], mode="bilinear")
             confusion.update(logits, target)
             losses += torch.stack([self.criterion(logits, target), losses.new_ones(())])
         if self.processes.world_size > 1:
@@ -622,7 +657,14 @@ class Run:
             losses = self.processes.sum(losses)
         if self.processes.first:
             self.write_samples(model)
+        self.scoring, self.scored = False, int(losses[1])
         return confusion.scores(labels), float(losses[0] / losses[1])
+
+    def logits(self, model: nn.Module, image: Tensor) -> Tensor:
+        """Of one image ``(1, 3, H, W)``, at its size; as when photographs are segmented."""
+        with self.autocast():
+            coarse = model.coarse_logits(self.prepared(image))
+        return model.enlarge(coarse.float(), image.shape[-2:])
 
     # --- what is where --------------------------------------------------------------------------
 
@@ -666,12 +708,14 @@ class Run:
             "lowest_loss": "whose loss chose the epoch",
             "last": "after the last epoch",
         }
+        resized = self.settings.augmentation.resize
+        at = f", of images resized to {resized[0]}x{resized[1]}" if resized else ""
         card = {
             **self.card,
             "epoch": self.epoch,
             "score": {
-                "metric": "mean class IoU, one confusion matrix over the split, single scale",
-                "split": f"{self.card['data'].split(',')[0]}, validation split, {len(self.val)} "
+                "metric": f"mean class IoU, one confusion matrix over the split, single scale{at}",
+                "split": f"{self.card['data'].split(',')[0]}, validation split, {self.scored} "
                 f"images, {of[self.settings.kept]}",
                 "mean_iou": round(scores.mean_iou, 4),
                 "class_iou": {
@@ -687,7 +731,7 @@ class Run:
         """Write last.pt: all that decides how the run goes on."""
         state = {
             "epoch": self.epoch, "step": self.step, "losses": self.losses, "best": self.best,
-            "best_iou": self.best_iou, "log": self.log,
+            "best_iou": self.best_iou, "log": self.log, "card": self.card,
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": self.scaler.state_dict(),
@@ -698,7 +742,7 @@ class Run:
     def resume(self) -> None:
         """Go on where last.pt was written."""
         state = load_state(self.args.output / "last.pt", settings=self.fixed())
-        for name in ("epoch", "step", "best", "best_iou", "log"):
+        for name in ("epoch", "step", "best", "best_iou", "log", "card"):
             setattr(self, name, state[name])
         self.losses.copy_(state["losses"])
         self.model.load_state_dict(state["model"])
@@ -714,7 +758,8 @@ class Run:
         model = {"model": self.model.name, "options": repr(self.model.blueprint.options)}
         data = {"data": self.args.data, "images": self.batches.length}
         data |= {"labels": self.model.labels.name, "annotations": self.args.annotations}
-        return {**model, **data, **self.settings.as_dict()}
+        scored = {"validation images": len(self.val), "evaluate_every": self.args.evaluate_every}
+        return {**model, **data, **scored, **self.settings.as_dict()}
 
     def write_log(self) -> None:
         """log.csv and curves.png, and TensorBoard's file where that is installed."""
@@ -748,15 +793,17 @@ class Run:
         """Photographs, labels and predictions of the first validation images side by side."""
         rows, labels = [], self.model.labels
         for i in range(min(count, len(self.val))):
-            image, target = self.val[i]
-            with self.autocast():
-                logits = model(self.prepared(image[None].to(self.processes.device)))
-            logits = F.interpolate(logits.float(), image.shape[-2:], mode="bilinear")
+            if (sample := self.val[i]) is None:
+                continue
+            image, target = sample
+            logits = self.logits(model, image[None].to(self.processes.device))
             truth = F.interpolate(target[None, None], image.shape[-2:], mode="nearest")[0, 0]
             pixels = image.permute(1, 2, 0).cpu().numpy()
             maps = (truth.cpu().numpy(), logits[0].argmax(0).byte().cpu().numpy())
             pictures = [overlay(pixels, m, labels, legend=False) for m in maps]
             rows.append([Image.fromarray(pixels), *pictures])
+        if not rows:
+            return
         width, height = rows[0][0].size
         sheet = Image.new("RGB", (3 * width, len(rows) * height))
         for y, row in enumerate(rows):
@@ -773,12 +820,20 @@ class Run:
 def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
     """The whole run."""
     output = args.output
-    output.mkdir(parents=True, exist_ok=True)
-    if (output / "last.pt").exists() and not args.resume:
+    state, best = output / "last.pt", output / "best.safetensors"
+    if state.exists() and not args.resume:
         raise FileExistsError(
             f"{output} holds a run already; add --resume to go on with it, or name another "
             "--output."
         )
+    if best.exists() and not args.resume:
+        raise FileExistsError(f"{output} holds the weights of a run; name another --output.")
+    if args.resume and not state.exists():
+        if not output.is_dir():
+            raise FileNotFoundError(f"there is no run to resume: {output} does not exist.")
+        print(f"{output} has no last.pt yet, so the run begins anew.")
+        args.resume = False
+    output.mkdir(parents=True, exist_ok=True)
     if processes.first:
         for left in (*output.glob(".*.part*"), *output.glob("samples/.*.part*")):
             left.unlink(missing_ok=True)  # of a run that was killed while it wrote
@@ -796,6 +851,7 @@ def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
     }
     card["data"] += f", {len(train)} training images"
     own = recipe is not None and args.data != recipe.dataset
+    run: Run | None = None
     try:
         torch.manual_seed(settings.seed)
         model = create(args, train.labels)
@@ -809,7 +865,7 @@ def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
                 card[name] += f"; started from weights of: {before}"
         criterion = loss_of(settings, train, own=own, skip_broken=args.skip_broken)
         if args.skip_broken:
-            train, val = SkipBroken(train), SkipBroken(val)
+            train, val = SkipBroken(train), Readable(val)
         run = Run(model, criterion, train, val, settings, processes, args, card)
         if args.resume:
             run.resume()
@@ -824,6 +880,11 @@ def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
         # A worker that reads images and that the system ended had no memory, most likely.
         if not is_out_of_memory(error) and "DataLoader worker" not in str(error):
             raise
+        if run is not None and run.scoring:
+            raise MemoryError(
+                "out of memory with one validation image; begin in another --output with a "
+                "--resize that makes it smaller."
+            ) from error
         raise MemoryError(
             f"out of memory with {settings.batch_size} images of "
             f"{settings.augmentation.crop or 'full size'}: add --checkpoint-activations, or begin "
@@ -862,9 +923,9 @@ def main(argv: list[str] | None = None) -> None:
     except (ArithmeticError, MemoryError, OSError, TypeError, ValueError) as error:
         # An error in a process that reads images comes with its traceback; the last line says it.
         line = str(error).strip().splitlines()[-1].rstrip(".")
-        # The same settings come to the same end where numbers are none any more, and a state of
-        # other settings is not gone on from.
-        anew = (FileExistsError, ArithmeticError, OtherSettingsError)
+        # The same settings come to the same end where numbers are none any more, and a state that
+        # does not fit is not gone on from.
+        anew = (FileExistsError, ArithmeticError, UnfitStateError)
         ending = "" if isinstance(error, anew) else rescue(args)
         print(f"train.py: {line}.{ending}", file=sys.stderr)
         sys.exit(2)

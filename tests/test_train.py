@@ -126,8 +126,9 @@ def log_of(output: Path) -> list[dict[str, str]]:
 
 
 def state_of(output: Path) -> dict[str, Any]:
-    """What last.pt holds, without the seconds that epochs took."""
+    """What last.pt holds, without the seconds that epochs took and the folders in the card."""
     stored = torch.load(output / "last.pt", weights_only=True)
+    stored["state"].pop("card")
     for row in stored["state"]["log"]:
         row.pop("seconds")
     return stored
@@ -290,9 +291,25 @@ def test_weights_keep_the_terms_of_what_they_come_from(streets: Path, tmp_path: 
             assert card[field].endswith(f"; started from weights of: {value}")
 
 
+def test_resumed_weights_keep_the_terms_of_what_they_come_from(
+    streets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, output = tmp_path / "start", tmp_path / "run"
+    model = citysegzoo.create_model("unet", widths=(4, 8))
+    model.save_pretrained(start, card={"licence": "research only"})
+    words = ("--epochs", "2", "--evaluate-every", "2")
+    stopped_run(monkeypatch, 2, streets, output, *words, "--initial", str(start))
+    shutil.rmtree(start)  # no longer needed, as last.pt has all that came of it
+    run(streets, output, *words, "--resume")
+    card = citysegzoo.load(output / "best.safetensors").card
+    assert card["licence"].endswith("; started from weights of: research only")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (["--evaluate-every", "2"], "evaluate_every was 1 and is 2"),
+        (["--limit", "4"], "images was 8 and is 4; validation images was 8 and is 4"),
         (["--annotations", "coarse"], "annotations was 'fine' and is 'coarse'"),
         (["--labels", "category"], "labels was 'cityscapes19' and is 'cityscapes_categories'"),
     ],
@@ -544,7 +561,7 @@ def test_an_interrupted_run_goes_on(
     stopped_run(monkeypatch, at, streets, output, *words)
     saved = (at, every) != (1, "0")
     assert (output / "last.pt").exists() == saved
-    run(streets, output, *words, *(("--resume",) if saved else ()))
+    run(streets, output, *words, "--resume")
     assert_same_runs(output, tmp_path / "whole")
 
 
@@ -556,7 +573,7 @@ def test_a_run_at_its_end_stays_as_it_is(
     capsys.readouterr()
     run(streets, tmp_path, "--resume")
     assert {path: path.read_bytes() for path in before} == before
-    first, *_, last = capsys.readouterr().out.splitlines()
+    *_, first, last = capsys.readouterr().out.splitlines()
     assert first == "resumed after 2 epochs and 0 steps."
     assert last.startswith("kept: ")
 
@@ -572,8 +589,8 @@ def test_a_run_that_is_killed_again_and_again_ends_the_same(streets: Path, tmp_p
     chance = random.Random(1)
     kills = writing = 0
     while True:
-        resume = ["--resume"] if (output / "last.pt").exists() else []
-        before = (output / "last.pt").stat().st_mtime_ns if resume else 0
+        resume = ["--resume"] if output.exists() else []
+        before = (output / "last.pt").stat().st_mtime_ns if (output / "last.pt").exists() else 0
         process = start(*words, "--output", str(output), *resume)
         after = chance.randrange(1, 7)  # saves that it gets
         seen = before
@@ -596,7 +613,7 @@ def test_a_run_that_is_killed_again_and_again_ends_the_same(streets: Path, tmp_p
         process.communicate()
         kills += 1
         if (output / "last.pt").exists():
-            assert state_of(output)["format"] == 2
+            assert state_of(output)["format"] == 3
         assert kills < 20
     print(f"{kills} kills, {writing} while last.pt was being written")
     assert kills >= 3
@@ -657,6 +674,56 @@ def test_initial_weights_of_another_network(
     words = ("--model", "fcn", "--option", "widths=(4, 8)", "--crop", "32", "48")
     message = refused(capsys, streets, tmp_path / "fcn", *words, "--initial", first)
     assert message == f"{first} holds another model than fcn."
+
+
+def test_weights_without_a_state_are_not_written_over(
+    streets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(streets, tmp_path / "run", "--epochs", "1")
+    (tmp_path / "run" / "last.pt").unlink()
+    message = refused(capsys, streets, tmp_path / "run", "--epochs", "1")
+    assert message == f"{tmp_path / 'run'} holds the weights of a run; name another --output."
+
+
+def test_a_broken_state_is_not_offered(
+    streets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = tmp_path / "last.pt"
+    state.write_bytes(b"no state")
+    message = refused(capsys, streets, tmp_path, "--resume")
+    assert message == f"{state} holds no state of a run; delete it to begin the run anew."
+
+
+def test_validation_images_that_do_not_fit_into_memory(
+    streets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def full(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(train.Run, "logits", full)
+    message = refused(capsys, streets, tmp_path / "run")
+    assert message.startswith("out of memory with one validation image; begin in another --output")
+
+
+def test_the_card_says_that_images_were_resized(streets: Path, tmp_path: Path) -> None:
+    for words, ending in (
+        ((), "single scale"),
+        (("--resize", "64", "64"), "single scale, of images resized to 64x64"),
+    ):
+        output = tmp_path / str(len(words))
+        run(streets, output, "--epochs", "1", *words)
+        metric = citysegzoo.load(output / "best.safetensors").card["score"]["metric"]
+        assert metric.endswith(ending)
+
+
+def test_part_of_a_download_is_said(
+    streets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(streets, tmp_path / "run", "--epochs", "1")
+    said = capsys.readouterr().out
+    assert "8 of the 2975 images of the split train are here." in said
+    assert "8 of the 500 images of the split val are here." in said
 
 
 def test_a_state_of_other_settings_is_not_offered(
@@ -869,6 +936,21 @@ def test_parts_of_a_recipe_can_be_left_out_and_changed() -> None:
         settings_of(name, "cityscapes", "--crop", "12")
 
 
+def test_other_labels_than_the_recipes_have_their_own_void() -> None:
+    name = "unet_swinv2_base.fixman2024_jnet"
+    assert settings_of(name, "cityscapes").loss_options["ignore_index"] == 0
+    for words in (("--labels", "train_id"), ("--labels", "category")):
+        assert "ignore_index" not in settings_of(name, "cityscapes", *words).loss_options
+
+
+def test_what_a_report_leaves_unsaid_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    settings_of("segnet_vgg16.mei2019", "cityscapes")
+    said = capsys.readouterr().out
+    assert "weight_decay 0.0" in said
+    assert "kept best_mean_iou" in said
+    assert "momentum 0.9" in said
+
+
 def test_labels_and_annotations_of_cityscapes(streets: Path, tmp_path: Path) -> None:
     words = ("--labels", "category", "--annotations", "coarse", "--epochs", "1")
     run(streets, tmp_path / "run", *words)
@@ -940,6 +1022,22 @@ def test_a_corrupt_image_is_named_or_skipped(
     assert len(log_of(tmp_path / "run")) == 2
 
 
+@pytest.mark.filterwarnings("ignore:left out")
+def test_a_corrupt_validation_image_counts_for_nothing(broken: Path, tmp_path: Path) -> None:
+    """As if it, and its labels, were not there."""
+    fewer = shutil.copytree(broken, tmp_path / "fewer")
+    image = sorted((broken / "leftImg8bit" / "val").rglob("*.png"))[1]
+    for folder, ending in (("leftImg8bit", "leftImg8bit.png"), ("gtFine", "gtFine_labelIds.png")):
+        name = image.name.replace("leftImg8bit.png", ending)
+        (fewer / folder / "val" / image.parent.name / name).unlink()
+    image.write_bytes(image.read_bytes()[:1000])
+    run(broken, tmp_path / "run", "--skip-broken")
+    run(fewer, tmp_path / "expected")
+    assert log_of(tmp_path / "run") == log_of(tmp_path / "expected")
+    card = citysegzoo.load(tmp_path / "run" / "best.safetensors").card
+    assert "validation split, 7 images" in card["score"]["split"]
+
+
 def test_a_corrupt_image_in_a_later_epoch_loses_nothing(
     broken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -985,7 +1083,10 @@ def test_runs_that_cannot_go_on(
 ) -> None:
     output = tmp_path / "run"
     assert "there is no run to resume" in refused(capsys, streets, output, "--resume")
-    run(streets, output, "--epochs", "1")
+    assert not output.exists()
+    output.mkdir()
+    run(streets, output, "--epochs", "1", "--resume")  # one that ended before it saved anything
+    assert "has no last.pt yet, so the run begins anew" in capsys.readouterr().out
     before = {path: path.read_bytes() for path in output.iterdir() if path.is_file()}
     message = refused(capsys, streets, output, "--epochs", "1")
     assert message == (
@@ -1042,6 +1143,8 @@ def test_settings_that_cannot_be(
     [
         ("--epochs 0", "--epochs must be at least 1"),
         ("--seed -1", "--seed must be at least 0"),
+        ("--clip-norm -1", "--clip-norm must be above 0"),
+        ("--clip-norm nan", "--clip-norm must be above 0"),
         ("--schedule steps:3", "'steps:3' is no schedule: one is constant, step:EPOCHS:GAMMA"),
         ("--data kitti", "invalid choice: 'kitti'"),
         ("--batch 3", "unrecognized arguments: --batch 3"),

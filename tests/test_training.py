@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import citysegzoo
 from citysegzoo.data import Augmentation, Cityscapes, draw_streets
-from citysegzoo.losses import CrossEntropyLoss, DiceLoss, create_loss
+from citysegzoo.losses import CombinedLoss, CrossEntropyLoss, DiceLoss, create_loss
 from citysegzoo.training.activation_checkpointing import checkpoint_activations
 from citysegzoo.training.averaging import averaging
 from citysegzoo.training.distributed import (
@@ -318,6 +318,16 @@ def test_losses_that_are_no_mean_of_pixels_count_by_images() -> None:
     assert [float(weight) for weight in weights] == [0.25, 0.75]
 
 
+def test_sums_that_cannot_be_taken_in_parts() -> None:
+    _, target = _parts_of_batch()
+    mixed = CombinedLoss(CrossEntropyLoss(reduction="sum"), DiceLoss())
+    assert [float(w) for w in part_weights(mixed, [target], ALONE)] == [1.0]
+    with pytest.raises(ValueError, match="some add up pixels and some average"):
+        part_weights(mixed, [target[:1], target[1:]], ALONE)
+    added = CombinedLoss(*[CrossEntropyLoss(reduction="sum")] * 2)
+    assert [float(w) for w in part_weights(added, [target[:1], target[1:]], ALONE)] == [1.0, 1.0]
+
+
 def test_parts_without_a_labelled_pixel() -> None:
     target = torch.full((2, 3, 3), 255)
     weights = part_weights(CrossEntropyLoss(), [target, target], ALONE)
@@ -574,7 +584,7 @@ def test_files_that_hold_no_state(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(FileNotFoundError, match="there is no run to resume"):
         load_state(file, settings={})
     file.write_bytes(content)
-    with pytest.raises(ValueError, match="holds no state of a run; start the run anew"):
+    with pytest.raises(ValueError, match="holds no state of a run; delete it"):
         load_state(file, settings={})
     torch.save({"format": 0, "settings": {}, "state": {}}, file)
     with pytest.raises(ValueError, match="another version"):

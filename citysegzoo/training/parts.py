@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from citysegzoo.losses import CrossEntropyLoss
+from citysegzoo.losses import CombinedLoss, CrossEntropyLoss
 from citysegzoo.training.distributed import Processes
 
 
@@ -31,7 +31,18 @@ def part_weights(
 
     Returns:
         A scalar for each part.
+
+    Raises:
+        ValueError: If it is a sum of losses of which some are added up and some are not.
     """
+    if isinstance(criterion, CombinedLoss) and len(targets) * processes.world_size > 1:
+        reductions = {getattr(loss, "reduction", "mean") for loss in criterion.losses}
+        if len(reductions) > 1:
+            raise ValueError(
+                "a sum of losses of which some add up pixels and some average cannot be taken in "
+                "parts: train in one process and without --accumulate, or with one of them."
+            )
+        criterion = criterion.losses[0] if reductions == {"sum"} else criterion
     if getattr(criterion, "reduction", "mean") == "sum":
         return [torch.tensor(float(processes.world_size), device=t.device) for t in targets]
     weights = [_weight(criterion, target) for target in targets]

@@ -11,7 +11,7 @@ import torch
 
 from citysegzoo.files import replacing
 
-FORMAT = 2
+FORMAT = 3
 
 
 def save_state(
@@ -33,8 +33,8 @@ def save_state(
         os.fsync(file.fileno())  # so that the file is whole even when the machine stops
 
 
-class OtherSettingsError(ValueError):
-    """A run that cannot go on from a state, as that is of other settings."""
+class UnfitStateError(ValueError):
+    """A state that a run cannot go on from: it is broken, or of other settings."""
 
 
 def load_state(path: str | os.PathLike[str], *, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,8 +47,7 @@ def load_state(path: str | os.PathLike[str], *, settings: Mapping[str, Any]) -> 
     Raises:
         FileNotFoundError: If there is no such file.
         OSError: If it cannot be read.
-        ValueError: If it holds no state.
-        OtherSettingsError: If it is that of a run with other settings; they are named.
+        UnfitStateError: If it holds no state, or that of a run with other settings; they are named.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no run to resume: {path} does not exist.")
@@ -58,16 +57,20 @@ def load_state(path: str | os.PathLike[str], *, settings: Mapping[str, Any]) -> 
     except (OSError, MemoryError):
         raise  # of the disk or the machine: the state itself may be whole
     except Exception as error:  # torch.load raises errors of many kinds
-        raise ValueError(f"{path} holds no state of a run; start the run anew.") from error
+        raise UnfitStateError(
+            f"{path} holds no state of a run; delete it to begin the run anew."
+        ) from error
     if version != FORMAT:
-        raise ValueError(f"{path} is of another version of citysegzoo; start the run anew.")
+        raise UnfitStateError(
+            f"{path} is of another version of citysegzoo; delete it to begin the run anew."
+        )
     other = [
         f"{name} was {theirs.get(name)!r} and is {settings.get(name)!r}"
         for name in {**theirs, **settings}
         if theirs.get(name) != settings.get(name)
     ]
     if other:
-        raise OtherSettingsError(
+        raise UnfitStateError(
             f"the run in {path} had other settings: {'; '.join(other)}; give the same ones, or "
             "another output folder."
         )
