@@ -122,7 +122,7 @@ def model_info(name: str) -> ModelInfo:
     builder, variant = _find(name)
     defaults = options_of(builder)
     num_classes = _default_classes(builder, variant)
-    preset = dict(variant.options) if variant else {}
+    preset = _plain(variant.options) if variant else {}
     function = function_of(builder)
     return ModelInfo(
         name=name,
@@ -192,19 +192,21 @@ def create_model(
                     f"leave {option} out, or pretrained."
                 )
         state, card = record.load()
-        model = with_weights(
+        return with_weights(
             build,
             state,
             labels=record.labels,
+            card=card,
             num_classes=num_classes,
             source=f"{record.model!r} ({record.tag})",
         )
-        model.card = card
-        return model
     model = build(num_classes or _default_classes(builder, variant))
     if encoder_weights:
         used = variant.recipe.encoder_weights if variant and variant.recipe else None
-        load_encoder_weights(model.encoder, used if encoder_weights is True else encoder_weights)
+        tag = used if encoder_weights is True else encoder_weights
+        theirs = load_encoder_weights(model.encoder, tag)
+        if variant is None:
+            model.preprocessing = theirs
     elif model.encoder_frozen and not next(model.encoder.parameters()).is_meta:
         warnings.warn(
             f"the encoder of {name!r} is frozen as it was drawn at random; "
@@ -224,7 +226,7 @@ def build_model(
     builder, variant = _find(name)
     check_options(f"model {name!r}", builder, options, hidden=MODEL_ARGUMENTS)
     in_channels = check_positive("in_channels", in_channels)
-    settings = {**(variant.options if variant else {}), **_plain(options)}
+    settings = _plain({**(variant.options if variant else {}), **options})
     model = builder(num_classes=num_classes, in_channels=in_channels, **settings)
     if not isinstance(model, SegmentationModel):
         raise TypeError(
@@ -239,7 +241,8 @@ def build_model(
     resolved = {**options_of(builder), **settings}
     resolved = {k: v for k, v in resolved.items() if k not in MODEL_ARGUMENTS}
     model.blueprint = Blueprint(name, resolved, in_channels)
-    model.preprocessing = variant.preprocessing if variant else IMAGENET
+    if variant:
+        model.preprocessing = variant.preprocessing
     return model
 
 
@@ -285,7 +288,8 @@ def compose(
     }
     model.blueprint = Blueprint(None, parts, in_channels)
     if encoder_weights:
-        load_encoder_weights(features, None if encoder_weights is True else encoder_weights)
+        tag = None if encoder_weights is True else encoder_weights
+        model.preprocessing = load_encoder_weights(features, tag)
     return model
 
 
@@ -324,6 +328,7 @@ def with_weights(
     state: Mapping[str, Tensor],
     *,
     labels: LabelSet,
+    card: Mapping[str, Any],
     num_classes: int | None,
     source: str,
 ) -> SegmentationModel:
@@ -333,6 +338,8 @@ def with_weights(
         build: Builds it for a number of classes.
         state: The weights, of which every key must fit.
         labels: The classes they tell apart.
+        card: What is known of them. With another number of classes the model keeps where they come
+            from, but no score, as it has another classifier.
         num_classes: Classes to build it for; None takes those of the weights. With another number
             all but the classifier is loaded, with a warning.
         source: Where the weights come from, for messages.
@@ -340,6 +347,7 @@ def with_weights(
     if num_classes in (None, len(labels)):
         model = build_with(lambda: build(len(labels)), state, source=source)
         model.labels = labels
+        model.card = dict(card)
     else:
         model = build(check_positive("num_classes", num_classes))
         with torch.device("meta"):
@@ -358,4 +366,6 @@ def with_weights(
         )
         trained = {k: v for k, v in state.items() if not k.startswith("classifier.")}
         load_weights(model, {**trained, **fresh}, source=source)
+        of_all = ("score", "epoch", "labels")
+        model.card = {name: value for name, value in card.items() if name not in of_all}
     return model.eval()

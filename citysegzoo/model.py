@@ -124,9 +124,10 @@ class SegmentationModel(nn.Module):
             TypeError: As in :meth:`forward`.
             ValueError: As in :meth:`forward`.
         """
-        if not images.is_floating_point():
+        if not isinstance(images, Tensor) or not images.is_floating_point():
+            kind = images.dtype if isinstance(images, Tensor) else f"a {type(images).__name__}"
             raise TypeError(
-                f"the model takes preprocessed floating-point images, not {images.dtype}; "
+                f"the model takes preprocessed floating-point images, not {kind}; "
                 "pass 8-bit images to model.preprocessing first, or use model.segment."
             )
         if images.ndim != 4 or min(images.shape[-2:]) < self.min_size or images.shape[0] == 0:
@@ -241,7 +242,9 @@ def resize_smoothly(x: Tensor, size: Sequence[int]) -> Tensor:
         from citysegzoo.export.onnx import resize_by_matrices
 
         return resize_by_matrices(x, size)
-    return F.interpolate(x, tuple(size), mode="bilinear", antialias=True)
+    lacks = x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16)  # a kernel
+    wide = x.float() if lacks else x
+    return F.interpolate(wide, tuple(size), mode="bilinear", antialias=True).to(x.dtype)
 
 
 def encoders_with_indices() -> list[str]:

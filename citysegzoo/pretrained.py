@@ -273,6 +273,12 @@ def _read_folder(folder: Path, num_classes: int | None, *, source: str) -> Segme
 
 
 def _read_file(file: Path, num_classes: int | None) -> SegmentationModel:
+    if file.suffix in (".bin", ".pt", ".pth"):
+        raise ValueError(
+            f"{file} is no saved model, which is a folder or a .safetensors file; "
+            "examples/train.py writes best.safetensors, and `citysegzoo convert` makes a folder of "
+            "another library's checkpoint."
+        )
     header = read_header(file)
     if "citysegzoo_config" in header:
         config = ModelConfig.from_json(header["citysegzoo_config"], source=f"the header of {file}")
@@ -307,6 +313,7 @@ def _build(
                 lambda classes: _rebuild(config, classes),
                 load_checkpoint(weights),
                 labels=config.labels,
+                card=config.card,
                 num_classes=num_classes,
                 source=source,
             )
@@ -320,7 +327,6 @@ def _build(
                     "damaged or was changed; fetch it again."
                 )
     model.preprocessing = config.preprocessing
-    model.card = config.card
     return model
 
 
@@ -332,4 +338,8 @@ def _rebuild(config: ModelConfig, num_classes: int) -> SegmentationModel:
             in_channels=config.in_channels,
             options=config.options,
         )
+    parts = ("encoder", "decoder", "encoder_options", "decoder_options")
+    if other := [name for name in config.options if name not in parts]:
+        # Nothing in a file may have weights fetched.
+        raise ValueError(f"a composed model has {', '.join(parts)}, not {other[0]!r:.50}.")
     return compose(num_classes=num_classes, in_channels=config.in_channels, **config.options)

@@ -504,6 +504,7 @@ ENCODERS = {
     "swin_tiny": ("swin_tiny_patch4_window7_224.ms_in1k", {"img_size": 448}, 448),
     "swinv2_tiny": ("swinv2_tiny_window8_256.ms_in1k", {"img_size": 512}, 512),
     "timm/convnext_atto.d2_in1k": ("convnext_atto.d2_in1k", {}, 64),
+    "timm/tf_efficientnet_lite0.in1k": ("tf_efficientnet_lite0.in1k", {}, 64),  # of 0.5 and 0.5
 }
 
 
@@ -531,6 +532,8 @@ for channels in (3, 1, 4):
     for ours, feature in zip(found, expected, strict=True):
         assert feature.std() > 1e-3
         torch.testing.assert_close(ours, feature, rtol=1e-5, atol=1e-5)
+    published = timm.get_pretrained_cfg({tag!r})
+    assert (model.preprocessing.mean, model.preprocessing.std) == (published.mean, published.std)
     model.save_pretrained({str(tmp_path)!r} + f"/saved{{channels}}")
 """
     done = hub.run(program, tmp_path / "cache")

@@ -397,6 +397,38 @@ def test_compiles_with_inductor() -> None:
         torch.testing.assert_close(compiled, model(images), rtol=1e-4, atol=1e-4)
 
 
+def test_networks_of_a_fixed_size_compute_in_bf16() -> None:
+    model = citysegzoo.create_model("unet_resnet18", working_size=(64, 64)).eval()
+    images = torch.rand(1, 3, 80, 100)
+    with torch.no_grad():
+        expected = model(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = model(images)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, rtol=0.1, atol=0.1)
+
+
+def test_unet_on_a_backbone_without_norm_has_none() -> None:
+    for up in ("bilinear", "transposed", "nearest"):
+        model = citysegzoo.create_model("unet_resnet18", norm=False, up=up)
+        assert not any(isinstance(m, nn.BatchNorm2d) for m in model.decoder.modules())
+
+
+def test_what_is_done_to_options_of_one_model_is_not_done_to_the_next() -> None:
+    name = "unet_resnet18.street"
+    before = citysegzoo.model_info(name).options["encoder_options"]["width"]
+    citysegzoo.model_info(name).options["encoder_options"]["width"] = 64
+    citysegzoo.model_info(name).preset["encoder_options"]["width"] = 64
+    citysegzoo.create_model(name).blueprint.options["encoder_options"]["width"] = 64
+    assert citysegzoo.model_info(name).options["encoder_options"]["width"] == before
+    citysegzoo.create_model(name, pretrained=True)
+
+
+def test_arrays_are_no_images() -> None:
+    with pytest.raises(TypeError, match="floating-point images, not a ndarray"):
+        small_model("unet")(np.zeros((1, 3, 32, 32), np.float32))
+
+
 def test_frozen_encoder_stays_still() -> None:
     with pytest.warns(UserWarning, match="frozen as it was drawn at random; encoder_weights=True"):
         model = citysegzoo.create_model("fcn_resnet50.chen2020_transfer", decoder_widths=(8,) * 5)

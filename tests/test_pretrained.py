@@ -17,7 +17,7 @@ import citysegzoo
 from citysegzoo.data import CAMVID_11, LabelSet
 from citysegzoo.weights import save_checkpoint
 from citysegzoo.weights.card import check_card, was_edited, write_card
-from citysegzoo.weights.checkpoint import build_with
+from citysegzoo.weights.checkpoint import build_with, load_checkpoint
 from citysegzoo.weights.config import ModelConfig
 
 CARD = {
@@ -189,6 +189,55 @@ def test_a_score_that_is_not_known_is_left_out(tmp_path: Path) -> None:
     folder = small().save_pretrained(tmp_path, card=card)
     assert citysegzoo.load(folder).card == card
     assert "model-index" not in (folder / "README.md").read_text()
+    card = {"score": {"mean_iou": 0.5, "metric": None, "split": None, "command": None}}
+    text = (small().save_pretrained(tmp_path, card=card) / "README.md").read_text()
+    assert "**50.00 %** mean IoU." in text
+    assert "None" not in text
+
+
+def test_a_new_classifier_has_no_score() -> None:
+    with pytest.warns(UserWarning, match="tell 11 classes apart, not 4"):
+        model = citysegzoo.create_model("unet.small", pretrained=True, num_classes=4)
+    whole = citysegzoo.create_model("unet.small", pretrained=True)
+    assert set(whole.card) - set(model.card) == {"score", "epoch", "labels"}
+    assert model.card["licence"] == whole.card["licence"]
+
+
+def test_a_new_classifier_of_a_saved_model_has_no_score(folder: Path, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="tell 11 classes apart, not 4"):
+        model = citysegzoo.load(folder, num_classes=4)
+    assert "score" in citysegzoo.load(folder).card
+    model.labels = LabelSet("mine", tuple("abcd"), ((0, 0, 0),) * 4)
+    text = (model.save_pretrained(tmp_path / "new") / "README.md").read_text()
+    assert "Score" not in text
+    assert "model-index" not in text
+
+
+def test_nothing_in_a_file_has_weights_fetched(tmp_path: Path) -> None:
+    folder = citysegzoo.compose("resnet18", "unet", num_classes=2).save_pretrained(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config["options"]["encoder_weights"] = True
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="a composed model has .*, not 'encoder_weights'"):
+        citysegzoo.load(folder)
+
+
+@pytest.mark.parametrize("name", ["last.pt", "x.pth", "pytorch_model.bin"])
+def test_pickles_are_no_saved_models(name: str, tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1)}, tmp_path / name)
+    with pytest.raises(ValueError, match="is no saved model.*citysegzoo convert"):
+        citysegzoo.load(tmp_path / name)
+
+
+def test_a_file_that_may_not_be_read_is_not_damaged(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(PermissionError):
+        load_checkpoint(folder / "model.safetensors")
 
 
 def test_a_model_without_memory_is_not_saved(tmp_path: Path) -> None:
@@ -281,6 +330,8 @@ def test_what_cannot_come_back_is_not_saved(tmp_path: Path) -> None:
         small().save_pretrained(tmp_path / "x", card={"score": {"pixel_accuracy": 93.9}})
     with pytest.raises(TypeError, match="score of mean_iou is a number, not 'good'"):
         small().save_pretrained(tmp_path / "x", card={"score": {"mean_iou": "good"}})
+    with pytest.raises(TypeError, match="epoch of a card is a whole number"):
+        small().save_pretrained(tmp_path / "x", card={"epoch": np.int64(3)})
     with pytest.raises(TypeError, match="class_iou of a card is a dict"):
         small().save_pretrained(tmp_path / "x", card={"score": {"class_iou": [0.5]}})
     assert not (tmp_path / "x").exists()
@@ -558,6 +609,9 @@ def test_loading_is_silent_on_a_frozen_encoder(tmp_path: Path) -> None:
         other = citysegzoo.load(tmp_path, num_classes=5)
     assert [str(w.message) for w in warned if "frozen" in str(w.message)] == []
     assert other.encoder_frozen
+    for model in (other, citysegzoo.load(tmp_path)):
+        assert not any(p.requires_grad for p in model.encoder.parameters())
+        assert all(p.requires_grad for p in model.decoder.parameters())
     assert torch.equal(next(other.encoder.parameters()), next(model.encoder.parameters()))
 
 

@@ -70,6 +70,21 @@ def test_model_builders_take_classes_and_channels() -> None:
     assert "mine" not in citysegzoo.list_models()
 
 
+def test_preprocessing_that_a_builder_sets_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    from citysegzoo.registry import MODELS
+
+    monkeypatch.setattr(MODELS, "_builders", dict(MODELS._builders))
+
+    @citysegzoo.register_model("my_net")
+    def my_net(*, num_classes: int = 6, in_channels: int = 3):
+        """A network of my own."""
+        model = citysegzoo.compose("strided_conv", "transposed", num_classes=num_classes)
+        model.preprocessing = citysegzoo.data.UNIT_RANGE
+        return model
+
+    assert citysegzoo.create_model("my_net").preprocessing == citysegzoo.data.UNIT_RANGE
+
+
 def test_a_model_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Registering makes a model available by name, options checked like any other's."""
     from citysegzoo.registry import MODELS
@@ -87,6 +102,7 @@ def test_a_model_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
             encoder_options={"widths": (width, width)},
         )
 
+    assert citysegzoo.create_model("my_net").preprocessing == citysegzoo.data.IMAGENET
     assert "my_net" in citysegzoo.list_models()
     assert citysegzoo.model_info("my_net").summary == "A network of my own."
     model = citysegzoo.create_model("my_net", width=4, num_classes=5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from citysegzoo.cli.common import Commands
+from citysegzoo.cli.common import Commands, check_file_writable, check_not_read
 
 
 def add_parsers(commands: Commands) -> None:
@@ -47,24 +47,25 @@ def add_parsers(commands: Commands) -> None:
 
 def _weights(args: argparse.Namespace) -> int:
     from citysegzoo.weights import lock
+    from citysegzoo.weights.records import PINS
 
+    check_file_writable(PINS)
     print("\n".join(lock()))
     return 0
 
 
 def _convert(args: argparse.Namespace) -> int:
     from citysegzoo.data.labels import find_label_set
-    from citysegzoo.factory import create_model
+    from citysegzoo.factory import build_model
     from citysegzoo.weights import detect_layout, load_weights, read_state_dict
 
+    check_not_read(args.checkpoint, args.output)
     state = read_state_dict(args.checkpoint)
     layout = detect_layout(state)
     converted = layout.convert(state)
     if args.model is None:
         suggestion = layout.model(state)
-        model = create_model(
-            suggestion.name, num_classes=suggestion.num_classes, **suggestion.options
-        )
+        name, classes, options = suggestion.name, suggestion.num_classes, suggestion.options
     else:
         last = converted.get("classifier.conv.weight")
         if last is None or last.ndim != 4:
@@ -72,7 +73,8 @@ def _convert(args: argparse.Namespace) -> int:
                 f"{args.checkpoint} has no classifier.conv.weight of four dimensions, so it is "
                 f"not of {args.model}; take the whole checkpoint."
             )
-        model = create_model(args.model, num_classes=len(last))
+        name, classes, options = args.model, len(last), {}
+    model = build_model(name, num_classes=classes, in_channels=3, options=options)
     load_weights(model, converted, source=str(args.checkpoint))
     if args.labels is not None:
         model.labels = find_label_set(args.labels)

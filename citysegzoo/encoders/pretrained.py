@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from citysegzoo.base import Encoder
+from citysegzoo.data.preprocessing import Preprocessing
 
 _USUAL_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
-def load_encoder_weights(encoder: Encoder, tag: str | None = None) -> None:
+def load_encoder_weights(encoder: Encoder, tag: str | None = None) -> Preprocessing:
     """Load published ImageNet weights into an encoder, strictly.
 
     The only place where building a model may use the network, and only when asked to.
@@ -17,6 +18,9 @@ def load_encoder_weights(encoder: Encoder, tag: str | None = None) -> None:
             ``timm/...``).
         tag: A timm name with the tag of its weights, such as ``"resnet101.tv_in1k"``; None
             takes the encoder's own default.
+
+    Returns:
+        How images were preprocessed when the weights were trained.
 
     Raises:
         ValueError: If there are no published weights for this encoder, or not of that name, or they
@@ -58,6 +62,8 @@ def load_encoder_weights(encoder: Encoder, tag: str | None = None) -> None:
             f"the weights {tag!r} are of another network than {type(encoder).__name__} with these "
             f"options; take {encoder.pretrained_tag!r}."
         ) from error
+    (m0, m1, m2), (s0, s1, s2) = (published.pretrained_cfg[name] for name in ("mean", "std"))
+    return Preprocessing(mean=(m0, m1, m2), std=(s0, s1, s2))
 
 
 def _published_at(tag: str) -> tuple[str, str]:

@@ -163,8 +163,8 @@ class Stevens2020DiceLoss(SegmentationLoss):
     """The unused Dice loss of stevens2020's repository, which "does not work, loss=nan".
 
     It takes exp of the logits for probabilities, so that large logits overflow: the mean over the
-    classes of w_c (1 - 2 sum e t / (sum (e + t) + 0.0001)), with e the exponentials. It is here to
-    see that.
+    classes of 1 - 2 sum e t / (sum (e + t) + 0.0001), with e the exponentials and all weights 1. It
+    is here to see that.
     """
 
     shares_statistics = False

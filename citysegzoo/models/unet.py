@@ -98,13 +98,13 @@ def unet_on(
         encoder_options: Options of the encoder, such as ``{"width": 32}`` of a ResNet.
         decoder_widths: Channels of each step up, deepest first; None takes those of the skips.
         norm: Whether the decoder has batch norm.
-        dropout: Channel dropout after each of the decoder's convolutions.
+        dropout: Channel dropout after each of the decoder's fusing convolutions.
         bottom_convs: Convolutions on the deepest feature before the first step up.
         extra_widths: Channels of further doublings past the finest skip.
         up: ``"transposed"`` convolutions, ``"bilinear"`` resize and a convolution, or
             ``"nearest"``, which repeats pixels.
         skip_first: Concatenate (skip, enlarged) rather than (enlarged, skip).
-        bias: Whether the decoder's convolutions have a bias.
+        bias: Whether the decoder's fusing convolutions have a bias.
         classifier_kernel_size: Kernel of the classifier, odd.
         working_size: (H, W) at which the network works whatever the image's size, see
             :class:`~citysegzoo.model.SegmentationModel`.
@@ -116,6 +116,7 @@ def unet_on(
         encoder.strides,
         widths=decoder_widths,
         norm=norm,
+        up_norm=norm,
         dropout=dropout,
         bottom_convs=bottom_convs,
         extra_widths=extra_widths,

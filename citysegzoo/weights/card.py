@@ -55,6 +55,9 @@ def check_card(card: Mapping[str, Any]) -> dict[str, Any]:
         for name in texts:
             if not isinstance(given.get(name), str | None):
                 raise TypeError(f"{name} of a card is a text, not {given[name]!r:.50}.")
+    epoch = card.get("epoch")
+    if isinstance(epoch, bool) or not isinstance(epoch, int | None):
+        raise TypeError(f"epoch of a card is a whole number, not {epoch!r:.50}.")
     class_iou = score.get("class_iou", {})
     if not isinstance(class_iou, Mapping):
         raise TypeError(f"class_iou of a card is a dict of classes, not {class_iou!r:.50}.")
@@ -105,9 +108,9 @@ def write_card(config: ModelConfig, *, source: str) -> str:
     if score:
         lines += ["## Score", ""]
         if score.get("mean_iou") is not None:
-            lines += [f"**{100 * score['mean_iou']:.2f} %** {score.get('metric', 'mean IoU')}."]
-        lines += [f"Measured on: {score['split']}."] if "split" in score else []
-        lines += [f"Command: `{score['command']}`."] if "command" in score else []
+            lines += [f"**{100 * score['mean_iou']:.2f} %** {score.get('metric') or 'mean IoU'}."]
+        lines += [f"Measured on: {score['split']}."] if score.get("split") else []
+        lines += [f"Command: `{score['command']}`."] if score.get("command") else []
         if score.get("class_iou"):
             lines += ["", "| class | IoU, % |", "|---|---|"]
             lines += [f"| {c} | {_percent(iou)} |" for c, iou in score["class_iou"].items()]
@@ -147,12 +150,12 @@ def _licence(licence: str | None) -> dict[str, str]:
 
 def _model_index(name: str, config: ModelConfig) -> dict[str, Any]:
     score = config.card["score"]
-    metrics = [{"type": "mean_iou", "name": score.get("metric", "mean IoU")}]
+    metrics = [{"type": "mean_iou", "name": score.get("metric") or "mean IoU"}]
     metrics[0]["value"] = score["mean_iou"]
     if score.get("pixel_accuracy") is not None:
         accuracy = {"type": "accuracy", "name": "pixel accuracy", "value": score["pixel_accuracy"]}
         metrics.append(accuracy)
-    data = str(score.get("split", config.labels.name))
+    data = score.get("split") or config.labels.name
     return {
         "name": name,
         "results": [

@@ -114,7 +114,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Tensor]:
         path: The file.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        OSError: If there is no such file, or it may not be read.
         ValueError: If it is no whole safetensors file.
     """
     from safetensors import SafetensorError
@@ -122,6 +122,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no weights file {path}.")
+    _require_readable(Path(path))
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
@@ -129,6 +130,11 @@ def load_checkpoint(path: str | Path) -> dict[str, Tensor]:
             f"{path} is no whole safetensors file ({error}); fetch it again."
         ) from error
     return {name: _usable(tensor) for name, tensor in tensors.items()}
+
+
+def _require_readable(path: Path) -> None:
+    """Raise what keeps a file from being opened, which does not make it a damaged one."""
+    path.open("rb").close()
 
 
 def _usable(tensor: Tensor) -> Tensor:
@@ -186,13 +192,14 @@ def read_header(path: str | Path) -> dict[str, str]:
     """The texts in the header of a safetensors file.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        OSError: If there is no such file, or it may not be read.
         ValueError: If it is no whole safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no weights file {path}.")
+    _require_readable(Path(path))
     try:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
@@ -225,11 +232,12 @@ def build_with(
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leaves undone what would be done to a parameter in place; all else is computed as ever."""
+    """Leaves undone what would change a parameter's values; all else is computed as ever."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
-        if name[-1:] == "_" and name[-2:] != "__" and args and isinstance(args[0], nn.Parameter):
+        in_place = name[-1:] == "_" and name[-2:] != "__" and name != "requires_grad_"
+        if in_place and args and isinstance(args[0], nn.Parameter):
             return args[0]
         return func(*args, **(kwargs or {}))
 

@@ -19,7 +19,7 @@ from citysegzoo.weights.checkpoint import load_checkpoint, read_header
 from citysegzoo.weights.hub import commit_of, fetch, fetch_any, file_sha256
 
 _BUNDLED = Path(__file__).parent / "bundled"
-_PINS = Path(__file__).parent / "pins.json"
+PINS = Path(__file__).parent / "pins.json"
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,10 @@ class WeightsRecord:
 
 
 def _pins() -> dict[str, Any]:
-    return json.loads(_PINS.read_text()) if _PINS.is_file() else {}
+    return json.loads(PINS.read_text()) if PINS.is_file() else {}
 
 
-def lock(path: Path = _PINS) -> list[str]:
+def lock(path: Path = PINS) -> list[str]:
     """Pin every record of the Hub to the commit that its main branch is at, which is fetched.
 
     Args:

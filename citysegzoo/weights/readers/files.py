@@ -67,6 +67,11 @@ def _load_pickle(path: Path) -> Any:
                 f"{path} holds more than weights and asks to run {asked[1]!r} on opening, which "
                 "was not done; ask its author for the state dict alone, or for safetensors."
             ) from error
+        if "TorchScript" in str(error):
+            raise ValueError(
+                f"{path} is a TorchScript archive, which holds a program; ask its author for the "
+                "state dict alone, or for safetensors."
+            ) from error
         raise ValueError(
             f"{path} is no whole PyTorch checkpoint ({type(error).__name__}); fetch it again."
         ) from error
