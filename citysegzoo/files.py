@@ -9,14 +9,14 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import PIL.Image
 
-_UMASK = os.umask(0)  # it can only be read by setting it
+_UMASK = os.umask(0o077)  # it can only be read by setting it
 os.umask(_UMASK)
 
 
@@ -53,8 +53,8 @@ def replacing(path: str | os.PathLike[str], *, needed: int | None = None) -> Ite
     """Yield a temporary path beside ``path`` that takes its place once the block succeeds.
 
     The temporary path keeps the suffix, so that writers which go by it choose the right format.
-    If the block raises, the temporary file is removed and ``path`` stays as it was. A device such
-    as ``/dev/null`` cannot be replaced and is written to directly.
+    If the block raises, the temporary file is removed and ``path`` stays as it was. What cannot be
+    replaced, such as ``/dev/null`` or a pipe, is written to directly.
 
     Args:
         path: File to write; a symbolic link is followed.
@@ -65,6 +65,9 @@ def replacing(path: str | os.PathLike[str], *, needed: int | None = None) -> Ite
         FileNotFoundError: If the folder of ``path`` does not exist.
         IsADirectoryError: If ``path`` is a folder.
     """
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        yield Path(path)
+        return
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file to write.")
@@ -72,14 +75,12 @@ def replacing(path: str | os.PathLike[str], *, needed: int | None = None) -> Ite
         raise FileNotFoundError(
             f"{path} cannot be written because its folder does not exist; create it first."
         )
-    if target.exists() and not target.is_file():
-        yield target
-        return
     partial = target.with_name(f".{secrets.token_hex(8)}.part{target.suffix}")
     try:
         yield partial
-        # Some writers make files that only their owner may read.
-        partial.chmod(target.stat().st_mode if target.exists() else 0o666 & ~_UMASK)
+        # Some writers make files that only their owner may read. Some disks have no such rights.
+        with suppress(PermissionError):
+            partial.chmod(target.stat().st_mode if target.exists() else 0o666 & ~_UMASK)
         os.replace(partial, target)
     except Exception as error:
         if not is_full(error):

@@ -108,6 +108,12 @@ def test_shared_names_are_compared() -> None:
         for i, name in enumerate(given.classes):
             expected = name if name in labels.classes else "other"
             assert labels.classes[table[i]] == expected
+    one, two = (
+        LabelSet("x", ("road", "other", name), ((1, 1, 1), (2, 2, 2), (3, 3, 3)))
+        for name in ("car", "tree")
+    )
+    with pytest.raises(ValueError, match="share 1 of their classes"):
+        common_labels([one, two])  # what each calls other is another rest
     labels, _ = common_labels([CITYSCAPES_34, CITYSCAPES_19])
     assert set(labels.classes) == {*CITYSCAPES_19.classes, "other"}
 
@@ -266,6 +272,14 @@ def test_weights_of_each_model(
     ):
         assert compared([*arguments, *tags], *chosen) == 2
         assert part in told(capsys)
+
+
+def test_tiles(photo: Path, models, tmp_path: Path, capsys) -> None:
+    arguments = [str(photo), "--output", str(tmp_path / "sheet.png"), "--tile"]
+    assert compared([*arguments, "48"], models["one"], models["two"]) == 0
+    capsys.readouterr()
+    assert compared([*arguments, "3"], models["one"], models["two"]) == 2
+    assert "a tile is at least" in told(capsys)
 
 
 def test_bad_input(photo: Path, models, tmp_path: Path, capsys, monkeypatch) -> None:

@@ -97,6 +97,40 @@ def test_files_that_are_none(
     assert not (tmp_path / "out").exists()
 
 
+def test_nothing_that_is_read_is_replaced(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "download"
+    folder.mkdir()
+    own = folder / checkpoint.name
+    own.write_bytes(checkpoint.read_bytes())
+    (folder / "README.md").write_text("the licence")
+    (tmp_path / "link").symlink_to(folder)
+    saved = tmp_path / "saved"
+    assert main(["convert", str(own), "--output", str(saved)]) == 0
+    capsys.readouterr()
+    for words in (
+        ["convert", own, "--output", folder],
+        ["convert", own, "--output", tmp_path / "link"],
+        ["export", saved / "model.safetensors", "--output", saved / "model.safetensors"],
+        ["export", saved, "--output", saved / "model.safetensors"],
+    ):
+        before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+        assert main([*map(str, words)]) == 2
+        error = capsys.readouterr().err
+        assert "is to be read and replaced; name another --output" in error
+        assert error.count("\n") == 1
+        assert {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()} == before
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_programs_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.jit.save(torch.jit.script(torch.nn.Conv2d(1, 1, 1)), tmp_path / "x.pt")
+    assert main(["convert", str(tmp_path / "x.pt"), "--output", str(tmp_path / "out")]) == 2
+    assert "x.pt is a TorchScript archive" in capsys.readouterr().err
+
+
 def test_no_classifier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With --model the layout is not asked which network it is, nor how many classes it has."""
     torch.save({"encoder.x": torch.zeros(1), "classifier.y": torch.zeros(1)}, tmp_path / "x.pt")

@@ -1,5 +1,7 @@
 """Cityscapes, one's own folders, drawn streets, and what is said of bad data."""
 
+import errno
+import os
 import re
 import shutil
 import warnings
@@ -447,7 +449,7 @@ def test_folder_does_not_guess(tmp_path: Path) -> None:
 
 
 def test_classes_that_8_bits_do_not_hold() -> None:
-    labels = LabelSet("many", ("x",) * 300, ((0, 0, 0),) * 300, ignore_index=None)
+    labels = LabelSet("many", tuple(map(str, range(300))), ((0, 0, 0),) * 300, ignore_index=None)
     with pytest.raises(ValueError, match="'many' has values outside 0..255"):
         LabeledImages([], labels)
 
@@ -519,6 +521,41 @@ def test_interrupted_drawing_leaves_nothing(
         draw_streets(tmp_path / "streets", images=2, size=SIZE)
     assert len(saved) == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_drawing_into_an_empty_folder_that_must_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("real", "current"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "dangling").symlink_to(tmp_path / "made")
+    monkeypatch.chdir(tmp_path / "current")
+    for root in (tmp_path / "link", tmp_path / "dangling", Path(".")):
+        assert draw_streets(root, images=1, size=SIZE) == root
+        assert len(Cityscapes(root, "train")) == 1
+        names = sorted(file.name for file in root.iterdir())
+        assert names == ["gtCoarse", "gtFine", "leftImg8bit"]
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_unreadable_folders_are_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    city = next(folder for folder in (root / "leftImg8bit" / "train").iterdir())
+    scandir = os.scandir
+
+    def refusing(path: Any = ".") -> Any:
+        if os.fspath(path) == str(city):
+            raise PermissionError(errno.EACCES, "Permission denied", str(city))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)  # the tests may be run by one who may read all
+    with pytest.raises(OSError, match=f"{city.name} cannot be read .Permission denied"):
+        Cityscapes(root, "train")
+
+
+def test_two_classes_of_one_name() -> None:
+    with pytest.raises(ValueError, match="'mine' has two classes named 'road'"):
+        LabelSet("mine", ("road", "sky", "road"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
 
 
 def test_drawing_refuses(tmp_path: Path) -> None:

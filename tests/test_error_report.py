@@ -14,7 +14,7 @@ from PIL import Image
 from citysegzoo.cli import main
 from citysegzoo.data.labels import CAMVID_11, CITYSCAPES_34, LabelSet
 from citysegzoo.metrics.folders import evaluate_folders, pair_files
-from citysegzoo.visualize.errors import REACH, Errors, boundary_distance, find_errors
+from citysegzoo.visualize.errors import REACH, Errors, boundary_distance, find_errors, find_photos
 from citysegzoo.visualize.report import error_report
 
 SIZE = (48, 64)
@@ -299,6 +299,26 @@ def test_command_on_cityscapes(tmp_path: Path, capsys, monkeypatch) -> None:
     assert "cityscapes34, 3 frames" in capsys.readouterr().out
     page = assert_self_contained((tmp_path / "report.html").read_text())
     assert sum(tag == "img" for tag, _ in page.tags) == 3 * 4
+
+
+def test_photographs_in_linked_folders_and_of_equal_names(cam: Folders, tmp_path: Path) -> None:
+    for folder in cam:
+        for part in ("a", "b"):
+            (folder / part).mkdir()
+        for i, file in enumerate(sorted(folder.glob("*.png"))):
+            file.rename(folder / "ab"[i % 2] / file.name.replace(str(i), str(i // 2)))
+    real, photos = tmp_path / "real", tmp_path / "photos"
+    real.mkdir()
+    photos.mkdir()
+    for part in ("a", "b"):
+        (real / part).mkdir()
+        (photos / part).symlink_to(real / part)
+        for i in range(2):
+            Image.new("RGB", SIZE[::-1]).save(real / part / f"{i}.jpg")
+    found = find_photos(photos, pair_files(*cam, CAMVID_11))
+    assert len(found) == 4
+    for truth, photo in found.items():
+        assert (photo.parent.name, photo.stem) == (truth.parent.name, truth.stem)
 
 
 def test_bad_input(cam: Folders, tmp_path: Path, capsys, monkeypatch) -> None:

@@ -187,6 +187,18 @@ def test_pairs_of_cityscapes(city: tuple[Path, Path]) -> None:
     assert find_instances(pairing, CITYSCAPES_34)
 
 
+def test_cities_of_several_words(city: tuple[Path, Path]) -> None:
+    """The official script takes no such names; every other part of this library does."""
+    predictions, truths = city
+    for file in [*predictions.iterdir(), *truths.rglob("lindau*")]:
+        file.rename(file.with_name(file.name.replace("lindau_", "bad_lindau_")))
+    pairing = pair_files(predictions, truths, CITYSCAPES_34)
+    names = [pair.ground_truth.name for pair in pairing.pairs]
+    assert names[0] == "bad_lindau_000000_000000_gtFine_labelIds.png"
+    assert len(names) == 5
+    assert not pairing.unused
+
+
 def test_pairs_by_stem(cam: tuple[Path, Path]) -> None:
     predictions, _ = cam
     (predictions / "3_labels.png").rename(predictions / "3.png")

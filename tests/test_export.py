@@ -289,6 +289,17 @@ def test_bad_arguments(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("write", [export_onnx, export_torch])
+@pytest.mark.parametrize("output", ["labels", "logits"])
+def test_damaged_weights(write: Any, output: Any, tmp_path: Path) -> None:
+    model = create_model("fcn", widths=WIDTHS).eval()
+    with torch.no_grad():
+        model.classifier.conv.bias.fill_(torch.nan)
+    with pytest.raises(ValueError, match="gives logits that are no finite numbers"):
+        write(model, tmp_path / "m.pt2", output=output)
+    assert not list(tmp_path.iterdir())
+
+
 def test_models_that_cannot(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     with pytest.raises(ValueError, match="8-bit; the model has 300 classes: export its logits"):

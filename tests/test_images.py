@@ -459,6 +459,24 @@ def test_replacing_follows_links_and_spares_devices(tmp_path: Path) -> None:
     with replacing(os.devnull) as device:
         assert str(device) == os.devnull
     assert not Path(os.devnull).is_file()
+    read, write = os.pipe()
+    with open(read) as reader:
+        with replacing(f"/dev/fd/{write}") as pipe:  # as of `--json >(jq .)`
+            pipe.write_text("through")
+        os.close(write)
+        assert reader.read() == "through"
+
+
+def test_replacing_where_files_have_no_rights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with replacing(tmp_path / "a.txt") as partial:
+        partial.write_text("new")
+    assert (tmp_path / "a.txt").read_text() == "new"
 
 
 @pytest.mark.parametrize(

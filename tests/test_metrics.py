@@ -432,6 +432,14 @@ def test_per_image_scores_of_fixman2024(weighted: bool) -> None:
     merged = PerImageScores(34, 0, absent="zero", class_weights=weights)
     merged.merge(scores)
     assert merged.mean_iou == scores.mean_iou
+    for other in (
+        PerImageScores(34, 0, class_weights=weights),
+        PerImageScores(34, 0, absent="zero", class_weights=[2.0] * 34),
+        PerImageScores(34, absent="zero", class_weights=weights),
+        PerImageScores(35, 0, absent="zero"),
+    ):
+        with pytest.raises(ValueError, match="not of the same kind"):
+            merged.merge(other)
     merged.reset()
     assert np.isnan(merged.mean_iou)
     perfect = PerImageScores(34, 0, absent="zero")
@@ -466,5 +474,7 @@ def test_an_ignored_class_has_no_score_anywhere() -> None:
     each = PerImageScores(3, ignore_index=0)
     each.update(predicted, truth)
     assert scores.mean_iou == each.mean_iou == pytest.approx((2 / 3 + 1) / 2)
-    assert math.isnan(scores.category_iou["void"])
-    assert scores.mean_category_iou == pytest.approx((2 / 3 + 1) / 2)
+    for absent in ("skip", "zero"):
+        scores = confusion.scores(names, absent=absent)
+        assert math.isnan(scores.category_iou["void"])
+        assert scores.mean_category_iou == pytest.approx((2 / 3 + 1) / 2)

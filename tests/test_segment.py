@@ -16,7 +16,7 @@ import citysegzoo
 from citysegzoo.cli import main
 from citysegzoo.cli.common import make_folder
 from citysegzoo.data import CAMVID_11, DEMO_IMAGE
-from citysegzoo.inference import Segmenter
+from citysegzoo.inference import Segmentation, Segmenter
 from citysegzoo.inference.segmentation import label_maps
 
 
@@ -455,6 +455,47 @@ def test_work_goes_on_when_nobody_reads_of_it(command: str, photo: Path, tmp_pat
     assert started.returncode == 0
     files = {"segment": 2, "compare": 1}[command]
     assert len(list((tmp_path / "out").iterdir())) == 6 * files
+
+
+def test_a_reader_that_goes_away_hides_no_failure(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no image")
+    for words, status in (
+        (f"segment {DEMO_IMAGE} {bad} --output {tmp_path / 'out'}", 2),
+        ("show nothing", 2),
+        ("models", 0),
+    ):
+        line = f"{sys.executable} -m citysegzoo {words} | true; exit ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+        assert done.returncode == status
+        assert "Exception ignored" not in done.stderr
+
+
+def test_show_says_which_images_a_network_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "unet", "-o", "widths=8,8,8,8,8,8,8"]) == 0
+    assert "any size from 64x64" in capsys.readouterr().out
+
+
+def test_overlays_longer_than_jpeg_allows(tmp_path: Path) -> None:
+    shape = (32, 70_000)
+    result = Segmentation(
+        np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8), CAMVID_11, "x"
+    )
+    labels, overlay = result.save(tmp_path)
+    assert opened(labels).size == shape[::-1]
+    assert opened(overlay).width == 65_500
+
+
+def test_a_full_gpu_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    monkeypatch.setattr(citysegzoo.SegmentationModel, "to", full)
+    monkeypatch.setattr("citysegzoo.inference.network.Network.__init__", full)
+    assert main(["segment", "--demo", "--output", str(tmp_path)]) == 2
+    assert "error: CUDA out of memory" in capsys.readouterr().err
 
 
 def test_the_version_on_a_full_disk(capfd: pytest.CaptureFixture[str]) -> None:

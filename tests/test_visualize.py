@@ -65,6 +65,13 @@ def test_label_image(tmp_path: Path, label_set: LabelSet, dtype: type) -> None:
         assert [tuple(color) for color in np.asarray(read.convert("RGB"))[0].tolist()] == colors
 
 
+def test_ignored_classes_are_black() -> None:
+    names = LabelSet("x", ("void", "road"), ((255, 0, 0), (0, 255, 0)), ignore_index=0)
+    image = label_image(np.array([[0, 1]], np.uint8), names)
+    assert np.asarray(image.convert("RGB")).tolist() == [[[0, 0, 0], [0, 255, 0]]]
+    assert np.asarray(image).tolist() == [[0, 1]]
+
+
 def test_label_image_is_independent_of_the_array() -> None:
     labels = quarters()
     image = label_image(labels, CITYSCAPES_19)

@@ -23,6 +23,7 @@ from citysegzoo.cli import (
     weights,
 )
 from citysegzoo.cli.common import say, sentence, silence_stdout
+from citysegzoo.memory import is_out_of_memory
 
 # What bad input raises: said in one sentence, without a traceback.
 _EXPECTED = (ValueError, TypeError, OSError, MemoryError, OverflowError)
@@ -38,23 +39,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             getattr(sys, stream).reconfigure(errors="backslashreplace")
     args = argparse.Namespace(debug=False)
     warnings.showwarning = lambda message, *_: say(f"warning: {message}")
+    status = 0
     try:
         _parser().parse_args(arguments, args)
-        status: int = args.run(args)
+        status = args.run(args)
         sys.stdout.flush()
-        return status
     except BrokenPipeError:
         # The reader of our output went away (`citysegzoo models | head`): nothing is wrong.
         silence_stdout()
-        return 0
     except KeyboardInterrupt:
         say("interrupted.")
-        return 130
-    except _EXPECTED as error:
-        if args.debug:
+        status = 130
+    except Exception as error:
+        if args.debug or not (isinstance(error, _EXPECTED) or is_out_of_memory(error)):
             raise
         say(f"error: {sentence(error)}")
-        return 2
+        status = 2
+    try:
+        sys.stdout.flush()
+    except OSError:  # said above, or its reader went away: Python need not say it again
+        silence_stdout()
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:

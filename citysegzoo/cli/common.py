@@ -32,6 +32,25 @@ def add_hardware(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_tile(parser: argparse.ArgumentParser) -> None:
+    """Add the option that cuts large images into tiles."""
+    parser.add_argument(
+        "--tile",
+        type=_tile,
+        metavar="SIDE|HxW",
+        help="cut larger images into tiles that overlap and blend, such as 1024 or 512x1024",
+    )
+
+
+def _tile(text: str) -> tuple[int, ...]:
+    """``1024`` or ``512x1024`` of the command line."""
+    sides = tuple(map(int, text.lower().split("x")))
+    return sides * 2 if len(sides) == 1 else sides
+
+
+_tile.__name__ = "tile"  # argparse says "invalid tile value"
+
+
 def add_palette(parser: argparse.ArgumentParser) -> None:
     """Add the option that chooses the colours of classes."""
     parser.add_argument(
@@ -126,6 +145,18 @@ def check_file_writable(file: Path) -> None:
         if error.errno is None:  # a sentence of `replacing`
             raise
         raise OSError(f"{file} cannot be written: {error.strerror}.") from error
+
+
+def check_not_read(read: Path, written: Path) -> None:
+    """Refuse to replace what is read: a file, or a folder with what is in it."""
+    target = Path(os.path.realpath(written))
+    source = Path(os.path.realpath(read))
+    if (
+        target == source
+        or source in target.parents
+        or (target.is_dir() and source.parent == target)
+    ):
+        raise ValueError(f"{read} is to be read and replaced; name another --output.")
 
 
 class _WritableError(Exception):

@@ -6,12 +6,14 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from citysegzoo.cli.common import (
     Commands,
     add_hardware,
     add_palette,
+    add_tile,
     check_file_writable,
     counted,
     make_folder,
@@ -55,6 +57,7 @@ def add_parsers(commands: Commands) -> None:
         help="a .png or .jpg file for one image, or a folder for NAME_compared.jpg [compared]",
     )
     add_hardware(compare)
+    add_tile(compare)
     add_palette(compare)
     compare.set_defaults(run=_compare)
 
@@ -66,6 +69,7 @@ def _compare(args: argparse.Namespace) -> int:
     from citysegzoo.images import read_image
     from citysegzoo.inference import Failure, Segmenter, find_images
     from citysegzoo.inference.stream import FAILURES
+    from citysegzoo.memory import memory_limited
     from citysegzoo.visualize import common_labels, contact_sheet, disagreement
 
     photos = find_images(args.photos)
@@ -77,7 +81,8 @@ def _compare(args: argparse.Namespace) -> int:
         models[0].labels = models[0].labels.with_palette(args.palette)
     label_set, tables = common_labels([model.labels for model in models])
     segmenters = [
-        Segmenter(model, device=args.device, precision=args.precision) for model in models
+        Segmenter(model, device=args.device, precision=args.precision, tile=args.tile)
+        for model in models
     ]
     if label_set.name == "common":
         shared = ", ".join(label_set.classes[:-1])
@@ -87,6 +92,7 @@ def _compare(args: argparse.Namespace) -> int:
     else:
         make_folder(args.output)
 
+    on_cpu = segmenters[0].device.type == "cpu"
     failures = 0
     for photo, sheet in tqdm(
         zip(photos, sheets, strict=True),
@@ -95,12 +101,13 @@ def _compare(args: argparse.Namespace) -> int:
         disable=None if len(photos) > 1 else True,
     ):
         try:
-            pixels = read_image(photo)
-            predictions = {
-                name: table[segmenter(pixels).labels]
-                for name, table, segmenter in zip(names, tables, segmenters, strict=True)
-            }
-            picture = contact_sheet(pixels, predictions, label_set)
+            with memory_limited() if on_cpu else nullcontext():
+                pixels = read_image(photo)
+                predictions = {
+                    name: table[segmenter(pixels).labels]
+                    for name, table, segmenter in zip(names, tables, segmenters, strict=True)
+                }
+                picture = contact_sheet(pixels, predictions, label_set)
         except FAILURES as error:
             if args.debug or (len(photos) == 1 and not isinstance(error, RuntimeError)):
                 raise

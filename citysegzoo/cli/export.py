@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from citysegzoo.cli.common import Commands, check_file_writable, trained
+from citysegzoo.cli.common import Commands, check_file_writable, check_not_read, trained
 
 
 def add_parsers(commands: Commands) -> None:
@@ -41,6 +41,7 @@ def _export(args: argparse.Namespace) -> int:
     from citysegzoo.export import export_onnx, export_torch
 
     form = args.format or ("torch" if args.output.suffix == ".pt2" else "onnx")
+    check_not_read(Path(args.model), args.output)
     check_file_writable(args.output)
     model = trained(args.model, args.weights)
     write = export_torch if form == "torch" else export_onnx

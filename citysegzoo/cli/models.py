@@ -68,7 +68,7 @@ def _show(args: argparse.Namespace) -> int:
     with torch.device("meta"):
         model = create_model(info.name, num_classes=args.num_classes, **options)
     print(f"{info.name}\n{info.summary}\n")
-    rows = [*_composition(model), *_settings(info, options)]
+    rows = [*_composition(model), *_settings(info, options, model.min_size)]
     if info.report:
         rows.extend(_report_rows(info))
     print_table(rows)
@@ -99,7 +99,7 @@ def _composition(model: SegmentationModel) -> list[tuple[str, str]]:
     ]
 
 
-def _settings(info: ModelInfo, changed: dict[str, Any]) -> list[tuple[str, str]]:
+def _settings(info: ModelInfo, changed: dict[str, Any], least: int) -> list[tuple[str, str]]:
     rows = []
     for name, value in {**info.options, **changed}.items():
         origin = "given" if name in changed else "set by the variant" if name in info.preset else ""
@@ -112,7 +112,7 @@ def _settings(info: ModelInfo, changed: dict[str, Any]) -> list[tuple[str, str]]
             "input",
             f"{preprocessing.channel_order} in 0..1, minus "
             f"({', '.join(f'{m:.3f}' for m in preprocessing.mean)}), over "
-            f"({', '.join(f'{s:.3f}' for s in preprocessing.std)}); any size from 32x32",
+            f"({', '.join(f'{s:.3f}' for s in preprocessing.std)}); any size from {least}x{least}",
         ),
     ]
 

@@ -11,6 +11,7 @@ from citysegzoo.cli.common import (
     Commands,
     add_hardware,
     add_palette,
+    add_tile,
     make_folder,
     say,
     tell,
@@ -37,12 +38,7 @@ def add_parsers(commands: Commands) -> None:
     segment.add_argument("--weights", metavar="TAG", help="which of its weights [its default]")
     segment.add_argument("--output", type=Path, default=Path("segmented"), metavar="FOLDER")
     add_hardware(segment)
-    segment.add_argument(
-        "--tile",
-        type=_tile,
-        metavar="SIDE|HxW",
-        help="cut larger images into tiles that overlap and blend, such as 1024 or 512x1024",
-    )
+    add_tile(segment)
     segment.add_argument(
         "--max-megapixels",
         type=float,
@@ -124,15 +120,6 @@ def _segment(args: argparse.Namespace) -> int:
         done = len(photos) - len(failures)
         say(f"{len(failures)} of {len(photos)} photographs failed, {done} are done.")
     return 2 if failures else 0
-
-
-def _tile(text: str) -> tuple[int, ...]:
-    """``1024`` or ``512x1024`` of the command line."""
-    sides = tuple(map(int, text.lower().split("x")))
-    return sides * 2 if len(sides) == 1 else sides
-
-
-_tile.__name__ = "tile"  # argparse says "invalid tile value"
 
 
 def _numbers(text: str) -> tuple[float, ...]:

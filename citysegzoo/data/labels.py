@@ -35,6 +35,9 @@ class LabelSet:
                 f"label set {self.name!r} has {len(self.classes)} classes but "
                 f"{len(self.palette)} colours."
             )
+        twice = [name for name in self.classes if self.classes.count(name) > 1]
+        if twice:
+            raise ValueError(f"label set {self.name!r} has two classes named {twice[0]!r}.")
         if self.categories and len(self.categories) != len(self.classes):
             raise ValueError(
                 f"label set {self.name!r} has {len(self.classes)} classes but categories of "

@@ -6,11 +6,23 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from citysegzoo.data.samples import Pair
+from citysegzoo.files import files_below
 
 
 def list_files(folder: Path, pattern: str) -> list[Path]:
-    """Files below a folder, sorted; hidden ones (which macOS leaves in archives) excepted."""
-    return sorted(file for file in folder.glob(pattern) if not file.name.startswith("."))
+    """Files below a folder, sorted; hidden ones (which macOS leaves in archives) excepted.
+
+    Args:
+        folder: Where to look.
+        pattern: What their paths below it match, a part for each folder: ``"*/*.png"``.
+
+    Raises:
+        OSError: If a folder cannot be read, which a glob leaves out without a word.
+    """
+    depth = pattern.count("/") + 1
+    files = files_below(folder) if folder.is_dir() else []
+    below = ((file.relative_to(folder), file) for file in files)
+    return [file for path, file in below if len(path.parts) == depth and path.match(pattern)]
 
 
 def require_folder(folder: Path, *, data: str, source: str, hint: str = "") -> None:

@@ -81,8 +81,11 @@ def draw_streets(
         raise ValueError(f"seed must be at least 0, not {seed}.")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise FileExistsError(f"{root} exists and is not empty; name a new folder.")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    partial = root.absolute().with_name(f".{secrets.token_hex(8)}.part")
+    # An empty folder stays: it may be the current one, a mount point, or what a link leads to.
+    target = root.resolve()
+    home = target if target.exists() else target.parent
+    home.mkdir(parents=True, exist_ok=True)
+    partial = home / f".{secrets.token_hex(8)}.part"
     try:
         with tqdm(
             total=images * len(CITIES), unit="street", disable=None if progress else True
@@ -94,9 +97,11 @@ def draw_streets(
                     street.draw()
                     street.save(partial, split, city, f"{city}_000000_{i:06}")
                     bar.update()
-        if root.exists():
-            root.rmdir()  # empty; Windows does not rename onto a folder
-        partial.rename(root)
+        if home == target:
+            for folder in list(partial.iterdir()):
+                folder.rename(target / folder.name)
+        else:
+            partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return root

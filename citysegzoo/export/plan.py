@@ -140,6 +140,11 @@ class Plan:
         for images in self.others():
             with torch.inference_mode():
                 logits = self.graph.logits(images)
+            if not logits.isfinite().all():
+                raise ValueError(
+                    f"{self.name} gives logits that are no finite numbers: its weights are "
+                    "damaged, or its training failed; nothing is written."
+                )
             try:
                 given = torch.from_numpy(run(images))
             except Exception as error:

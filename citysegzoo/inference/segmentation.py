@@ -26,6 +26,9 @@ from citysegzoo.model import require_labels_that_fit, require_weights
 if TYPE_CHECKING:
     from citysegzoo.model import SegmentationModel
 
+_LONGEST_JPEG = 65_500
+"""Pixels of a side, of libjpeg."""
+
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
@@ -90,7 +93,9 @@ class Segmentation:
         folder.mkdir(parents=True, exist_ok=True)
         labels, overlay = output_files(self.name, folder)
         write_image(self.label_image(), labels)
-        write_image(self.overlay(), overlay)
+        picture = self.overlay()
+        picture.thumbnail((_LONGEST_JPEG, _LONGEST_JPEG))  # changes larger pictures only
+        write_image(picture, overlay)
         return labels, overlay
 
 

@@ -342,8 +342,8 @@ def _is_official(file: Path, labels: LabelSet) -> bool:
 
 def _frame_name(file: Path) -> str | None:
     """``<city>_<sequence>_<frame>`` of a ground-truth file, None where it is not named so."""
-    parts = file.name.split("_")
-    return "_".join(parts[:3]) if len(parts) == 5 and all(parts) else None
+    *frame, _, _ = parts = file.name.split("_")  # a city's name may have such a line as well
+    return "_".join(frame) if len(frame) >= 3 and all(parts) else None
 
 
 def _files(path: Path) -> list[Path]:

@@ -74,9 +74,18 @@ class PerImageScores:
         self.image_iou += found_iou  # all of the batch or, if a label was wrong, nothing
 
     def merge(self, other: PerImageScores) -> None:
-        """Add the images of another one."""
+        """Add the images of another one of the same settings."""
         if not isinstance(other, PerImageScores):
             raise TypeError(f"only other PerImageScores can be merged, not {other!r:.50}.")
+        mine, theirs = (
+            (one._one.num_classes, one._one.ignore_index, one.absent, one.class_weights.tolist())
+            for one in (self, other)
+        )
+        if mine != theirs:
+            raise ValueError(
+                "PerImageScores of other classes, ignore_index, absent or class_weights cannot be "
+                "merged: their scores are not of the same kind."
+            )
         self.image_iou += other.image_iou
 
     def reset(self) -> None:

@@ -102,9 +102,11 @@ class SegmentationScores:
             return {}
         hits = np.einsum("kt,tp,kp->k", member, self.matrix, member)
         union = member @ self._true + member @ self._predicted - hits
-        counted = member[:, np.arange(len(self.classes)) != self.ignored].any(1)
-        union = np.where(counted, union, 0)
-        return {n: self._ratio(h, u) for n, h, u in zip(names, hits, union, strict=True)}
+        counted = member[:, np.arange(len(self.classes)) != self.ignored].any(1).tolist()
+        return {
+            name: self._ratio(h, u) if c else float("nan")
+            for name, h, u, c in zip(names, hits, union, counted, strict=True)
+        }
 
     @property
     def mean_category_iou(self) -> float:

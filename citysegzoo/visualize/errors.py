@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from citysegzoo.data.labels import CITYSCAPES_34, CITYSCAPES_CLASSES, LabelSet
+from citysegzoo.files import files_below
 from citysegzoo.hardware import available_cores
 from citysegzoo.images import SUFFIXES, read_ids
 from citysegzoo.inference.stream import read_ahead
@@ -242,7 +243,7 @@ def find_photos(folder: Path, pairing: Pairing) -> dict[Path, Path]:
     """The photograph of each ground truth, by the ground truth's path.
 
     It has the ground truth's stem, or for Cityscapes ``<city>_<sequence>_<frame>`` with or without
-    ``_leftImg8bit``.
+    ``_leftImg8bit``. Of several, it is in a folder of the same name.
 
     Args:
         folder: Searched at any depth; or the photograph of the only pair.
@@ -258,13 +259,15 @@ def find_photos(folder: Path, pairing: Pairing) -> dict[Path, Path]:
     if folder.is_file() and len(truths) == 1:
         return {truths[0]: folder}
     by_stem: dict[str, list[Path]] = {}
-    for file in sorted(folder.rglob("*")):
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith("."):
+    for file in files_below(folder):
+        if file.suffix.lower() in SUFFIXES:
             by_stem.setdefault(file.stem.removesuffix("_leftImg8bit"), []).append(file)
     photos = {}
     for truth in truths:
         stem = truth.stem.partition("_gtFine_")[0]
         matches = by_stem.get(stem, [])
+        if len(matches) > 1:  # as in a/1.png and b/1.png
+            matches = [m for m in matches if m.parent.name == truth.parent.name] or matches
         if len(matches) != 1:
             found = f"{len(matches)} photographs" if matches else "no photograph"
             raise ValueError(

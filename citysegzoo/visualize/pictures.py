@@ -38,6 +38,8 @@ def label_image(
     # All 256 colours: with fewer, Pillow would write a PNG of fewer bits and lose label 255.
     colors = np.zeros((256, 3), np.uint8)
     colors[: len(label_set)] = label_set.palette
+    if label_set.ignore_index is not None and 0 <= label_set.ignore_index < 256:
+        colors[label_set.ignore_index] = 0  # it may be the index of a class
     image.putpalette(colors.tobytes())
     return image
 

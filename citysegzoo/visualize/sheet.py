@@ -64,7 +64,8 @@ def common_labels(
     """What predictions in different label sets can be compared in.
 
     Where all have the same classes, those. Else the classes whose names all of them have, and
-    ``other`` for the rest. Numbered classes, whose names say nothing, are part of the rest.
+    ``other`` for the rest. Numbered classes, whose names say nothing, are part of the rest, and so
+    is what they call other themselves.
 
     Args:
         label_sets: One for each prediction, at least one.
@@ -83,7 +84,7 @@ def common_labels(
         name
         for name in first.classes
         if all(name in labels.classes for labels in label_sets)
-        and not re.fullmatch(r"class_\d+", name)
+        and not re.fullmatch(r"class_\d+|other", name)
     ]
     if len(shared) < 2:
         names = ", ".join(dict.fromkeys(labels.name for labels in label_sets))
