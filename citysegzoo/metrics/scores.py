@@ -102,7 +102,8 @@ class SegmentationScores:
             return {}
         hits = np.einsum("kt,tp,kp->k", member, self.matrix, member)
         union = member @ self._true + member @ self._predicted - hits
-        counted = member[:, np.arange(len(self.classes)) != self.ignored].any(1).tolist()
+        evaluated = np.arange(len(self.classes)) != self.ignored
+        counted = (member @ evaluated > 0).tolist()
         return {
             name: self._ratio(h, u) if c else float("nan")
             for name, h, u, c in zip(names, hits, union, counted, strict=True)
