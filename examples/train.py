@@ -219,6 +219,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             p.error(f"--{name.replace('_', '-')} must be at least {value}")
     if args.clip_norm is not None and not args.clip_norm > 0:
         p.error("--clip-norm must be above 0")
+    if args.compile and args.checkpoint_activations:
+        p.error("--compile and --checkpoint-activations do not go together; leave one out")
     return args
 
 
