@@ -29,7 +29,9 @@ def find_device(name: str | torch.device) -> torch.device:
     Raises:
         ValueError: If it is not there; what is, is listed.
     """
-    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    # The driver counts cards that this PyTorch may not be able to use.
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = ["cpu", *(f"cuda:{i}" for i in range(cards))]
     if torch.backends.mps.is_available():
         there.append("mps")
     if name == "auto":
@@ -40,7 +42,9 @@ def find_device(name: str | torch.device) -> torch.device:
             raise RuntimeError
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        why = f" ({reason:.200})" if str(name) in there else ""  # such as a card that is full
         raise ValueError(
-            f"the device {str(name)!r} cannot be used; there is {', '.join(there)}."
+            f"the device {str(name)!r} cannot be used{why}; there is {', '.join(there)}."
         ) from error
     return device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -130,9 +131,12 @@ def images_up_to(megapixels: float) -> Iterator[None]:
     large image. The limit is that of the whole process.
     """
     before = PIL.Image.MAX_IMAGE_PIXELS
-    PIL.Image.MAX_IMAGE_PIXELS = round(check_number("megapixels", megapixels, above=0) * 1e6)
+    # Pillow refuses what is more than twice this, and warns of the rest.
+    PIL.Image.MAX_IMAGE_PIXELS = round(check_number("megapixels", megapixels, above=0) * 5e5)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            yield
     finally:
         PIL.Image.MAX_IMAGE_PIXELS = before
 

@@ -86,9 +86,10 @@ def limit_memory(processes: int = 1) -> int | None:
         )
         limits = [available, *_group_limits()]
         limit = used + min(limits) // processes
-        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-        if hard != resource.RLIM_INFINITY:
-            limit = min(limit, hard)
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        for given in (soft, hard):
+            if given != resource.RLIM_INFINITY:
+                limit = min(limit, given)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
     except (ImportError, OSError, StopIteration, ValueError):
         return None

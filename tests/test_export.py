@@ -339,6 +339,15 @@ def test_antialiased_resize() -> None:
         )
 
 
+@pytest.mark.slow
+def test_command_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for form, name in (("onnx", "unet.small.onnx"), ("torch", "unet.small.pt2")):
+        assert main(["export", "unet.small", "--format", form]) == 0
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+        (tmp_path / name).unlink()
+
+
 def test_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "m.onnx"
     assert main(["export", "unet.small", "--output", str(out)]) == 0

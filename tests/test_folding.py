@@ -232,3 +232,27 @@ def test_each_is_told_of_before_the_next() -> None:
 
     assert fold_batch_norm(model, torch.randn(1, 4, 9, 9), on_folded=on_folded) == 2
     assert told == [model[0], model[2]]
+
+
+class Remembers(nn.Module):
+    """As timm's TinyViT does in evaluation: it computes something of its weights once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6)
+        self.bias = nn.Parameter(torch.arange(6.0))
+        self.kept: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kept is None:
+            self.kept = self.bias[[5, 4, 3, 2, 1, 0]]
+        return self.norm(self.conv(x)) + self.kept[:, None, None]
+
+
+def test_what_a_module_keeps_is_not_of_the_trial() -> None:
+    model = trained(Remembers())
+    assert fold_batch_norm(model, torch.randn(1, 4, 9, 11)) == 1
+    assert model.kept is None
+    image = torch.randn(1, 4, 9, 11)
+    with torch.no_grad():
+        assert (model(image) - model.conv(image))[0, :, 0, 0].tolist() == [5, 4, 3, 2, 1, 0]

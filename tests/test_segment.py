@@ -427,7 +427,10 @@ def test_larger_images_than_pillow_opens(
     words = ["segment", str(photo), "--output", str(tmp_path / "out")]
     assert main(words) == 2
     assert "--max-megapixels" in capsys.readouterr().err
-    assert main([*words, "--max-megapixels", "0.01"]) == 0
+    assert main([*words, "--max-megapixels", "0.0025"]) == 2  # of 0.003
+    capsys.readouterr()
+    assert main([*words, "--max-megapixels", "0.0035"]) == 0
+    assert capsys.readouterr().err == ""
     assert Image.MAX_IMAGE_PIXELS == 1000
     assert main([*words, "--max-megapixels", "-1"]) == 2
 

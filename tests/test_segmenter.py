@@ -1,6 +1,7 @@
 """The segmenter: equal to the model where it says so, on any number of images of any size."""
 
 import copy
+import gc
 import itertools
 import os
 import signal
@@ -8,8 +9,11 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +26,7 @@ import citysegzoo
 from citysegzoo.base import Decoder, Encoder
 from citysegzoo.data import DEMO_IMAGE
 from citysegzoo.inference import Failure, Segmenter
+from citysegzoo.inference.stream import computed
 from citysegzoo.inference.tiles import one_core, tiling
 from citysegzoo.model import SegmentationModel, resize_smoothly
 
@@ -169,7 +174,8 @@ def test_a_loaded_model_that_was_trained_on_keeps_it(tmp_path: Path) -> None:
         assert torch.equal(found, expected)
 
 
-def test_a_model_that_changed_needs_another_segmenter() -> None:
+@pytest.mark.parametrize("settings", [PLAIN, {"device": "cpu", "precision": "bf16"}])
+def test_a_model_that_changed_needs_another_segmenter(settings: dict[str, Any]) -> None:
     """Some of its weights are shared and some are not: half old and half new is neither."""
     for change in (
         lambda model: [p.add_(1) for p in model.parameters()],
@@ -177,7 +183,7 @@ def test_a_model_that_changed_needs_another_segmenter() -> None:
         lambda model: model.half(),
     ):
         model = drawn("unet.small", widths=(4, 8))
-        segmenter = Segmenter(model, **PLAIN)
+        segmenter = Segmenter(model, **settings)
         labels = segmenter(picture(40, 40)).labels
         copied = copy.deepcopy(segmenter)
         with torch.no_grad():
@@ -185,6 +191,72 @@ def test_a_model_that_changed_needs_another_segmenter() -> None:
         with pytest.raises(ValueError, match="trained, converted or loaded other weights after"):
             segmenter(picture(40, 40))
         assert np.array_equal(copied(picture(40, 40)).labels, labels)
+    model = drawn("unet.small", widths=(4, 8))
+    segmenter = Segmenter(model, **settings)
+    labels = segmenter(picture(40, 40)).labels
+    del model  # nobody changes what is not there
+    gc.collect()
+    assert np.array_equal(segmenter(picture(40, 40)).labels, labels)
+
+
+def test_a_wrapped_model_is_refused() -> None:
+    with pytest.raises(TypeError, match="takes a SegmentationModel, not DataParallel; .* .module"):
+        Segmenter(torch.nn.DataParallel(pointwise()))  # type: ignore[arg-type]
+
+
+def test_images_of_one_name_are_numbered(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(picture(40, 40)).save(tmp_path / folder / "1.png")
+    pages = [Image.fromarray(picture(40, 40, seed)) for seed in range(3)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    segmenter = Segmenter(pointwise(), **EXACT)
+    files = [tmp_path / folder / "1.png" for folder in ("a", "b")]
+    assert [result.name for result in segmenter.stream(files)] == ["1", "1_1"]
+    with Image.open(tmp_path / "pages.tif") as tif:
+        names = [result.name for result in segmenter.stream(ImageSequence.Iterator(tif))]
+    assert names == ["pages", "pages_1", "pages_2"]
+
+
+def test_failures_hold_nothing(tmp_path: Path) -> None:
+    """Their tracebacks would hold images and activations until the end of a long run."""
+    for name in ("a.png", "b.png"):
+        Image.fromarray(picture(40, 40)).save(tmp_path / name)
+    seen = []
+
+    class Full(Pooled):
+        def forward(self, x: Tensor) -> list[Tensor]:
+            seen.append(weakref.ref(x))
+            try:
+                raise ValueError("first")
+            except ValueError as error:
+                raise torch.OutOfMemoryError("out of memory") from error
+
+    model = pointwise()
+    model.encoder = Full(1)
+    segmenter = Segmenter(model, **EXACT)
+    seen.clear()
+    with pytest.warns(UserWarning, match="not enough memory"):
+        failures = segmenter.folder(tmp_path, tmp_path / "out", batch_size=2)
+    gc.collect()
+    assert len(failures) == 2
+    assert len(seen) == 3  # both at once, then one by one
+    assert not any(x() is not None for x in seen)
+
+
+def test_a_batch_that_failed_is_gone_before_its_images_are_tried_again() -> None:
+    held: list[weakref.ref[np.ndarray]] = []
+
+    def compute(images: Sequence[np.ndarray]) -> np.ndarray:
+        assert not any(array() is not None for array in held)
+        activations = np.zeros(len(images))
+        held.append(weakref.ref(activations))
+        if len(images) > 1:
+            raise MemoryError
+        return np.zeros((1, 2, 2))
+
+    run = computed([picture(40, 40)] * 3, np.asarray, compute, batch_size=3, on_error=pytest.fail)
+    assert len(list(run)) == 3
 
 
 def test_tiles_leave_other_threads_their_cores() -> None:

@@ -23,7 +23,9 @@ def add_parsers(commands: Commands) -> None:
         help="a model with weights, a saved model's folder or file, or owner/name on the Hub",
     )
     export.add_argument("--weights", metavar="TAG", help="which of its weights [its default]")
-    export.add_argument("--output", type=Path, required=True, metavar="FILE")
+    export.add_argument(
+        "--output", type=Path, metavar="FILE", help="[the model's name and .onnx or .pt2]"
+    )
     export.add_argument(
         "--format", choices=["onnx", "torch"], help="[torch for a .pt2, onnx for any other file]"
     )
@@ -40,8 +42,12 @@ def add_parsers(commands: Commands) -> None:
 def _export(args: argparse.Namespace) -> int:
     from citysegzoo.export import export_onnx, export_torch
 
-    form = args.format or ("torch" if args.output.suffix == ".pt2" else "onnx")
-    check_not_read(Path(args.model), args.output)
+    form = args.format or ("torch" if args.output and args.output.suffix == ".pt2" else "onnx")
+    if args.output is None:
+        suffix = "pt2" if form == "torch" else "onnx"
+        args.output = Path(f"{Path(args.model).resolve().name}.{suffix}")
+    saved = Path(args.model)
+    check_not_read([saved, *(saved.glob("*") if saved.is_dir() else ())], [args.output])
     check_file_writable(args.output)
     model = trained(args.model, args.weights)
     write = export_torch if form == "torch" else export_onnx

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from citysegzoo.images import find_images
 from citysegzoo.inference.segmentation import Segmentation, check_outputs
-from citysegzoo.inference.stream import FAILURES, Failure, warn
+from citysegzoo.inference.stream import FAILURES, Failure, warn, without_frames
 
 if TYPE_CHECKING:
     from citysegzoo.inference.segmenter import Segmenter
@@ -41,9 +41,9 @@ def segment_folder(
     unwritten: deque[tuple[Segmentation, Future[tuple[Path, Path]]]] = deque()
 
     def failed(failure: Failure) -> None:
-        failures.append(failure)
         bar.update()
         (on_error or warn)(failure)
+        failures.append(without_frames(failure))
 
     def settle() -> None:
         result, writing = unwritten.popleft()

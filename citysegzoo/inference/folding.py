@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import torch
@@ -65,6 +67,13 @@ def fold_batch_norm(
 def _pairs(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Module]]:
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         return []  # nobody sees what goes on in them
+    try:
+        # A copy with the same weights: what modules keep of a run on zeros is not to stay.
+        own = {id(t): t for t in chain(model.parameters(), model.buffers())}
+        trial = copy.deepcopy(model, own)
+    except Exception:  # whatever its modules hold
+        return []
+    originals = dict(zip(trial.modules(), model.modules(), strict=True))
     made: dict[int, tuple[nn.Module, Tensor]] = {}  # the tensor is kept, so that its id is its own
     pairs: list[tuple[nn.Module, nn.Module, Tensor]] = []
     calls: Counter[nn.Module] = Counter()
@@ -79,32 +88,28 @@ def _pairs(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Module
             conv, output = made[id(args[0])]
             pairs.append((conv, module, output))
 
-    handles = []
-    for module in model.modules():
+    for module in trial.modules():
         if _is_plain_convolution(module):
-            handles.append(module.register_forward_hook(after_convolution))
+            module.register_forward_hook(after_convolution)
         elif _is_batch_norm(module):
-            handles.append(module.register_forward_pre_hook(before_norm))
+            module.register_forward_pre_hook(before_norm)
     # Zeros that take no memory, on the CPU; each module by one of its names, as by another
     # functional_call would leave it with the zeros.
     weights = {
         f"{path}.{name}" if path else name: torch.zeros((), dtype=weight.dtype).expand(weight.shape)
-        for path, module in model.named_modules()
+        for path, module in trial.named_modules()
         for name, weight in (*module._parameters.items(), *module._buffers.items())
         if weight is not None
     }
     try:
         with _Uses() as uses, torch.no_grad():
             image = torch.zeros_like(example, device="cpu")
-            result = functional_call(model, weights, (image,), tie_weights=False)
+            result = functional_call(trial, weights, (image,), tie_weights=False)
     except Exception:  # whatever its layers raise: some take images of one size alone
         return []
-    finally:
-        for handle in handles:
-            handle.remove()
     uses.count.update(map(id, tree_leaves(result)))
     return [
-        (conv, norm)
+        (originals[conv], originals[norm])
         for conv, norm, between in pairs
         if calls[conv] == calls[norm] == 1 and uses.count[id(between)] == 1
     ]

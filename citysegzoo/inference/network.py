@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -78,9 +79,9 @@ class Network:
             fold_batch_norm(self.model, example, on_folded=prepare)
         for module in self.model.modules():
             prepare(module)
-        theirs = {id(t) for t in chain(model.parameters(), model.buffers())}
-        ours = chain(self.model.parameters(), self.model.buffers())
-        self._shared = [(t, _state(t)) for t in ours if id(t) in theirs]
+        self._source: Callable[[], object] = weakref.ref(model)
+        weights = chain(model.parameters(), model.buffers())
+        self._weights = [(weakref.ref(t), _state(t)) for t in weights]
         self._logits: Callable[[Tensor], Tensor] = self.model.coarse_logits
         # CUDA graphs spare a GPU the launches, and write every result to the same place.
         self._graphs = compile and self.device.type == "cuda"
@@ -89,7 +90,7 @@ class Network:
             self._logits = torch.compile(self._logits, mode=mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_shared": []}  # a copy shares nothing
+        return {**self.__dict__, "_source": _nothing, "_weights": []}  # a copy shares nothing
 
     def _prepare(self, module: nn.Module) -> None:
         def prepared(weight: Tensor) -> Tensor:
@@ -110,10 +111,10 @@ class Network:
             float32 ``(N, C, h, w)``.
 
         Raises:
-            ValueError: If the logits are NaN, or weights that are shared with the model were
-                changed since, so that those of this copy are partly old and partly new.
+            ValueError: If the logits are NaN, or weights of the model were changed since, so that
+                those of this copy are old, or partly old and partly new.
         """
-        if any(_state(weight) != state for weight, state in self._shared):
+        if self._is_stale():
             raise ValueError(
                 "the model was trained, converted or loaded other weights after this was made from "
                 "it; make another from the model as it is now."
@@ -126,6 +127,15 @@ class Network:
             hint = " precision='fp32' may help, or" if low else ""
             raise ValueError(f"the network gives NaN;{hint} check its weights.")
         return logits
+
+    def _is_stale(self) -> bool:
+        """Whether the model that this is a copy of is there still, with other weights."""
+        there = self._source() is not None
+        for weight, state in self._weights:
+            tensor = weight()
+            if there if tensor is None else _state(tensor) != state:
+                return True
+        return False
 
     def images(self, pixels: Tensor) -> Tensor:
         """Preprocess uint8 ``(N, H, W, 3)`` to float32 ``(N, 3, H, W)`` on the device."""
@@ -146,6 +156,10 @@ def find_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     if precision == "fp16" and device.type == "cpu":
         raise ValueError("precision 'fp16' is for GPUs; use 'bf16' or 'fp32' on a CPU.")
     return _DTYPES[precision]
+
+
+def _nothing() -> None:
+    """What a reference to nothing gives."""
 
 
 def _single(tensor: Tensor) -> torch.dtype:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +20,7 @@ from citysegzoo.inference.segmentation import Segmentation, file_of, label_maps
 from citysegzoo.inference.stream import Failure, Pixels, computed, warn
 from citysegzoo.inference.tiles import Maps, Tiling, blended_rows, tiling
 from citysegzoo.layers import check_flag, check_number, check_positive, check_positives
-from citysegzoo.model import require_labels_that_fit, resize_smoothly
-
-if TYPE_CHECKING:
-    from citysegzoo.model import SegmentationModel
+from citysegzoo.model import SegmentationModel, require_labels_that_fit, resize_smoothly
 
 
 class Segmenter:
@@ -75,6 +71,11 @@ class Segmenter:
         fold: bool = True,
         channels_last: bool = True,
     ) -> None:
+        if not isinstance(model, SegmentationModel):
+            raise TypeError(
+                f"a Segmenter takes a SegmentationModel, not {type(model).__name__}; of a model "
+                "wrapped for training give its .module."
+            )
         require_labels_that_fit(model)
         if not isinstance(scales, Iterable) or isinstance(scales, str):
             raise TypeError(f"scales are one or more numbers, such as (0.75, 1.0), not {scales!r}.")
@@ -159,19 +160,22 @@ class Segmenter:
     ) -> Generator[Segmentation, None, None]:
         """Segment images one after the other, reading ahead in threads.
 
-        Memory is bounded however many there are. Closing the generator ends the threads.
+        Memory is bounded however many there are. Closing the generator ends the threads, once
+        ``images`` has given what it is being asked for: a live source has to end, too.
 
         Args:
             images: Anything iterable over paths, PIL images and arrays, such as video frames. It
                 is iterated in another thread, some images ahead: an array must not be written
                 to before its result is there.
-            batch_size: How many images of one size in a row go through the network together.
+            batch_size: How many images of one size in a row go through the network together; one
+                at a time with tiles, scales or flips.
             on_error: Called with an image that failed, in its turn; the others go on unless it
                 raises. By default it is a warning.
 
         Yields:
             The results in the order of the images, but for those that failed. Those without a
-            file are named ``image_0``, ``image_1``, ...
+            file are named ``image_0``, ``image_1``, ..., and of those of one name all but the
+            first have their number at the end.
 
         Raises:
             TypeError: If ``images`` is one image, and not several.
@@ -233,9 +237,14 @@ class Segmenter:
         self, images: Iterable[Image], batch_size: int, on_error: Callable[[Failure], object]
     ) -> Generator[Segmentation, None, None]:
         run = computed(images, self._read, self._labels, batch_size=batch_size, on_error=on_error)
+        taken: set[str] = set()
         with closing(run):
             for source, labels in run:
                 name = Path(source.file).stem or f"image_{source.number}"
+                if name in taken:  # pages of one file, or files of one name in several folders
+                    name = f"{name}_{source.number}"
+                elif source.file:
+                    taken.add(name)
                 yield self._result(source.pixels, labels, name)
 
     def _result(self, pixels: Pixels, labels: Pixels, name: str) -> Segmentation:

@@ -50,8 +50,17 @@ class Failure:
                 "segment it in tiles, or smaller ones (--tile 1024, Segmenter(tile=1024))."
             )
         if isinstance(self.error, RuntimeError):
-            return f"{self.image} could not be segmented, a smaller one may: {reason}"
+            return f"{self.image} could not be segmented, a smaller one may: {reason:.300}"
         return reason if self.image in reason else f"{self.image}: {reason}"
+
+
+def without_frames(failure: Failure) -> Failure:
+    """The same, once its traceback is of no use: the frames hold images and activations."""
+    error: BaseException | None = failure.error
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+    return failure
 
 
 class Source(NamedTuple):
@@ -122,16 +131,19 @@ def _results(
 ) -> Iterator[tuple[Source, Pixels]]:
     if not batch:
         return
+    labels = None
     try:
         labels = compute([source.pixels for source in batch])
     except FAILURES as error:
         if len(batch) == 1:
             on_error(Failure(batch[0].file or f"image {batch[0].number}", error))
             return
-        for source in batch:  # one of them fails, or they are too many for the memory
-            yield from _results([source], compute, on_error)
+    if labels is not None:
+        yield from zip(batch, labels, strict=True)
         return
-    yield from zip(batch, labels, strict=True)
+    # One of them fails, or they are too many for the memory, which the error holds no more here.
+    for source in batch:
+        yield from _results([source], compute, on_error)
 
 
 def read_ahead(
