@@ -20,11 +20,15 @@ _UMASK = os.umask(0o077)  # it can only be read by setting it
 os.umask(_UMASK)
 
 
-def files_below(folder: str | os.PathLike[str]) -> list[Path]:
+def files_below(folder: str | os.PathLike[str], *, depth: int | None = None) -> list[Path]:
     """The files in a folder at any depth, sorted, hidden ones and those in hidden folders excepted.
 
     Links to folders are followed, as data are often put together of them; a folder that several
     lead to counts once.
+
+    Args:
+        folder: Where to look.
+        depth: Levels to look at, 1 for the folder alone; None for all.
 
     Raises:
         OSError: If a folder cannot be read.
@@ -44,6 +48,8 @@ def files_below(folder: str | os.PathLike[str]) -> list[Path]:
             folders.clear()
             continue
         seen.add(real)
+        if depth is not None and len(Path(path).parts) - len(Path(folder).parts) >= depth - 1:
+            folders.clear()
         found += [Path(path, name) for name in names if not name.startswith(".")]
     return sorted(found)
 
@@ -79,7 +85,7 @@ def replacing(path: str | os.PathLike[str], *, needed: int | None = None) -> Ite
     try:
         yield partial
         # Some writers make files that only their owner may read. Some disks have no such rights.
-        with suppress(PermissionError):
+        with suppress(OSError):
             partial.chmod(target.stat().st_mode if target.exists() else 0o666 & ~_UMASK)
         os.replace(partial, target)
     except Exception as error:

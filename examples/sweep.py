@@ -101,7 +101,8 @@ def train(name: str, words: list[str], folder: Path) -> None:
     if finished.is_file() and finished.read_text() == command:
         print("    finished before")
         return
-    # Of a run with other settings train.py says which ones, and refuses to go on with it.
+    # What has not saved anything yet begins anew. Of a run with other settings train.py says
+    # which ones, and refuses to go on with it.
     resume = ["--resume"] if folder.is_dir() else []
     whole = [sys.executable, str(TRAIN), *words, "--output", str(folder), *resume]
     status = subprocess.run(whole).returncode

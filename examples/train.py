@@ -51,6 +51,7 @@ from citysegzoo.data import (
 from citysegzoo.data.camvid import SPLITS as CAMVID_SPLITS
 from citysegzoo.data.cityscapes import SPLITS as CITYSCAPES_SPLITS
 from citysegzoo.data.labels import LabelSet
+from citysegzoo.data.preprocessing import Preprocessing
 from citysegzoo.files import replacing, write_image
 from citysegzoo.hardware import computes_bf16
 from citysegzoo.losses import CLASS_WEIGHTS, CombinedLoss, count_pixels, create_loss
@@ -261,7 +262,6 @@ def settings_of(args: argparse.Namespace, recipe: Recipe | None, images: int) ->
         known = ("optimizer", "lr", "weight_decay", "schedule", "batch_size", "kept")
         unsaid = [name for name in known if given[name] is None]
         unsaid += ["epochs"] if recipe.epochs is recipe.steps is None else []
-        unsaid += ["momentum"] if recipe.momentum is None and recipe.optimizer == "sgd" else []
         augmentation, options = recipe.augmentation, dict(recipe.loss_options)
         if args.data != recipe.dataset:
             augmentation = adapted(augmentation, FRAMES[args.data])
@@ -284,6 +284,8 @@ def settings_of(args: argparse.Namespace, recipe: Recipe | None, images: int) ->
         settings = replace(settings, epochs=math.ceil(recipe.steps / in_epoch))
     schedule = settings.schedule or Cosine(warmup_epochs=settings.epochs / 20)
     settings = replace(settings, augmentation=augmentation, schedule=schedule)
+    if recipe and recipe.momentum is None and settings.optimizer == "sgd":
+        unsaid.append("momentum")
     if args.momentum is not None and settings.optimizer != "sgd":
         raise ValueError(f"--momentum is of --optimizer sgd; {settings.optimizer} has its own.")
     if augmentation.scale and not augmentation.crop:
@@ -418,6 +420,7 @@ def create(args: argparse.Namespace, labels: LabelSet) -> nn.Module:
     model.labels = labels
     if args.initial and not args.resume:
         start = citysegzoo.load(args.initial, num_classes=len(labels))
+        model.preprocessing = start.preprocessing
         try:
             model.load_state_dict(start.state_dict())
         except RuntimeError as error:
@@ -660,6 +663,8 @@ class Run:
         if self.processes.first:
             self.write_samples(model)
         self.scoring, self.scored = False, int(losses[1])
+        if not self.scored:
+            raise SampleError("none of the validation images can be read; each was told above")
         return confusion.scores(labels), float(losses[0] / losses[1])
 
     def logits(self, model: nn.Module, image: Tensor) -> Tensor:
@@ -734,6 +739,7 @@ class Run:
         state = {
             "epoch": self.epoch, "step": self.step, "losses": self.losses, "best": self.best,
             "best_iou": self.best_iou, "log": self.log, "card": self.card,
+            "preprocessing": asdict(self.model.preprocessing),  # that of ImageNet weights
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": self.scaler.state_dict(),
@@ -746,6 +752,8 @@ class Run:
         state = load_state(self.args.output / "last.pt", settings=self.fixed())
         for name in ("epoch", "step", "best", "best_iou", "log", "card"):
             setattr(self, name, state[name])
+        for model in (self.model, self.final):
+            model.preprocessing = Preprocessing(**state["preprocessing"])
         self.losses.copy_(state["losses"])
         self.model.load_state_dict(state["model"])
         for optimizer, its in zip(self.optimizers, state["optimizers"], strict=True):
@@ -819,22 +827,36 @@ class Run:
 # --- from the command line to the end ------------------------------------------------------------
 
 
-def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
-    """The whole run."""
-    output = args.output
-    state, best = output / "last.pt", output / "best.safetensors"
-    if state.exists() and not args.resume:
+def begun(output: Path, resume: bool, processes: Processes) -> bool:
+    """Whether there is a state to go on from; raise where a run would be lost, or is not there."""
+    state, best, there = output / "last.pt", output / "best.safetensors", output.is_dir()
+    seen = int(processes.sum(torch.tensor(float(state.exists()), device=processes.device)))
+    if seen not in (0, processes.world_size):
+        raise ValueError(
+            f"{seen} of {processes.world_size} processes see {state}; name an --output that all "
+            "of them share."
+        )
+    if seen and not resume:
         raise FileExistsError(
             f"{output} holds a run already; add --resume to go on with it, or name another "
             "--output."
         )
-    if best.exists() and not args.resume:
-        raise FileExistsError(f"{output} holds the weights of a run; name another --output.")
-    if args.resume and not state.exists():
-        if not output.is_dir():
+    # A run that ended just before its first state was written has weights of its first epoch.
+    if not seen and best.exists() and not (resume and citysegzoo.load(best).card["epoch"] == 1):
+        raise FileExistsError(
+            f"{output} holds the weights of a run without its state; name another --output."
+        )
+    if resume and not seen:
+        if not there:
             raise FileNotFoundError(f"there is no run to resume: {output} does not exist.")
         print(f"{output} has no last.pt yet, so the run begins anew.")
-        args.resume = False
+    return bool(seen)
+
+
+def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
+    """The whole run."""
+    output = args.output
+    args.resume = begun(output, args.resume, processes)
     output.mkdir(parents=True, exist_ok=True)
     if processes.first:
         for left in (*output.glob(".*.part*"), *output.glob("samples/.*.part*")):
@@ -852,7 +874,9 @@ def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
         "labels": train.labels.name,
     }
     card["data"] += f", {len(train)} training images"
-    own = recipe is not None and args.data != recipe.dataset
+    own = recipe is not None and (
+        args.data != recipe.dataset or args.labels not in (None, recipe.labels)
+    )
     run: Run | None = None
     try:
         torch.manual_seed(settings.seed)

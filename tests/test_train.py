@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import citysegzoo
-from citysegzoo.data import Augmentation, CamVid, Cityscapes, draw_streets
+from citysegzoo.data import UNIT_RANGE, Augmentation, CamVid, Cityscapes, draw_streets
 from citysegzoo.metrics import ConfusionMatrix
 from citysegzoo.recipe import Recipe
 from citysegzoo.weights.checkpoint import load_checkpoint
@@ -303,6 +303,23 @@ def test_resumed_weights_keep_the_terms_of_what_they_come_from(
     run(streets, output, *words, "--resume")
     card = citysegzoo.load(output / "best.safetensors").card
     assert card["licence"].endswith("; started from weights of: research only")
+
+
+def test_preprocessing_of_the_first_weights_stays(
+    streets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of those it began with, and on resuming without them."""
+    start = citysegzoo.create_model("unet", widths=(4, 8))
+    start.preprocessing = UNIT_RANGE
+    start.save_pretrained(tmp_path / "start")
+    words = ("--initial", str(tmp_path / "start"), "--save-every", "1")
+    run(streets, tmp_path / "whole", *words)
+    stopped_run(monkeypatch, 3, streets, tmp_path / "parts", *words)
+    shutil.rmtree(tmp_path / "start")
+    run(streets, tmp_path / "parts", "--save-every", "1", "--resume")
+    assert_same_runs(tmp_path / "parts", tmp_path / "whole")
+    found = citysegzoo.load(tmp_path / "parts" / "best.safetensors")
+    assert found.preprocessing == UNIT_RANGE
 
 
 @pytest.mark.parametrize(
@@ -689,10 +706,17 @@ def test_initial_weights_of_another_network(
 def test_weights_without_a_state_are_not_written_over(
     streets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(streets, tmp_path / "run", "--epochs", "1")
-    (tmp_path / "run" / "last.pt").unlink()
-    message = refused(capsys, streets, tmp_path / "run", "--epochs", "1")
-    assert message == f"{tmp_path / 'run'} holds the weights of a run; name another --output."
+    output = tmp_path / "run"
+    run(streets, output)
+    before = (output / "best.safetensors").read_bytes()
+    epoch = citysegzoo.load(output / "best.safetensors").card["epoch"]
+    (output / "last.pt").unlink()
+    for words in ((), ("--resume",)) if epoch > 1 else ((),):
+        message = refused(capsys, streets, output, *words)
+        assert message == (
+            f"{output} holds the weights of a run without its state; name another --output."
+        )
+    assert (output / "best.safetensors").read_bytes() == before
 
 
 def test_a_broken_state_is_not_offered(
@@ -701,7 +725,7 @@ def test_a_broken_state_is_not_offered(
     state = tmp_path / "last.pt"
     state.write_bytes(b"no state")
     message = refused(capsys, streets, tmp_path, "--resume")
-    assert message == f"{state} holds no state of a run; delete it to begin the run anew."
+    assert message == f"{state} holds no state of a run; begin it anew in another folder."
 
 
 def test_validation_images_that_do_not_fit_into_memory(

@@ -584,7 +584,7 @@ def test_files_that_hold_no_state(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(FileNotFoundError, match="there is no run to resume"):
         load_state(file, settings={})
     file.write_bytes(content)
-    with pytest.raises(ValueError, match="holds no state of a run; delete it"):
+    with pytest.raises(ValueError, match="holds no state of a run; begin it anew"):
         load_state(file, settings={})
     torch.save({"format": 0, "settings": {}, "state": {}}, file)
     with pytest.raises(ValueError, match="another version"):

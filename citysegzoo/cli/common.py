@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -147,16 +147,12 @@ def check_file_writable(file: Path) -> None:
         raise OSError(f"{file} cannot be written: {error.strerror}.") from error
 
 
-def check_not_read(read: Path, written: Path) -> None:
-    """Refuse to replace what is read: a file, or a folder with what is in it."""
-    target = Path(os.path.realpath(written))
-    source = Path(os.path.realpath(read))
-    if (
-        target == source
-        or source in target.parents
-        or (target.is_dir() and source.parent == target)
-    ):
-        raise ValueError(f"{read} is to be read and replaced; name another --output.")
+def check_not_read(read: Iterable[Path], written: Iterable[Path]) -> None:
+    """Refuse to replace a file that is read, also by way of a link."""
+    sources = set(map(os.path.realpath, read))
+    for file in written:
+        if os.path.realpath(file) in sources:
+            raise ValueError(f"{file} is to be read and replaced; name another --output.")
 
 
 class _WritableError(Exception):

@@ -68,7 +68,7 @@ def _show(args: argparse.Namespace) -> int:
     with torch.device("meta"):
         model = create_model(info.name, num_classes=args.num_classes, **options)
     print(f"{info.name}\n{info.summary}\n")
-    rows = [*_composition(model), *_settings(info, options, model.min_size)]
+    rows = [*_composition(model), *_settings(info, options, model)]
     if info.report:
         rows.extend(_report_rows(info))
     print_table(rows)
@@ -99,12 +99,14 @@ def _composition(model: SegmentationModel) -> list[tuple[str, str]]:
     ]
 
 
-def _settings(info: ModelInfo, changed: dict[str, Any], least: int) -> list[tuple[str, str]]:
+def _settings(
+    info: ModelInfo, changed: dict[str, Any], model: SegmentationModel
+) -> list[tuple[str, str]]:
     rows = []
     for name, value in {**info.options, **changed}.items():
         origin = "given" if name in changed else "set by the variant" if name in info.preset else ""
         rows.append((f"  {name}", f"{value}{f'  ({origin})' if origin else ''}"))
-    preprocessing = info.preprocessing
+    preprocessing, least = model.preprocessing, model.min_size
     return [
         ("options", "" if rows else "none"),
         *rows,

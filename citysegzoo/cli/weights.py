@@ -59,7 +59,7 @@ def _convert(args: argparse.Namespace) -> int:
     from citysegzoo.factory import build_model
     from citysegzoo.weights import detect_layout, load_weights, read_state_dict
 
-    check_not_read(args.checkpoint, args.output)
+    _check_nothing_lost(args.checkpoint, args.output)
     state = read_state_dict(args.checkpoint)
     layout = detect_layout(state)
     converted = layout.convert(state)
@@ -88,6 +88,22 @@ def _convert(args: argparse.Namespace) -> int:
     )
     print(f"written: {folder}\n  citysegzoo.load({str(folder)!r})")
     return 0
+
+
+def _check_nothing_lost(checkpoint: Path, output: Path) -> None:
+    """Refuse to replace the checkpoint, or what came with it, by what is written."""
+    from citysegzoo.pretrained import CARD, CONFIG, WEIGHTS
+
+    if output.suffix == ".safetensors":
+        check_not_read([checkpoint], [output])
+        return
+    written = [output / name for name in (WEIGHTS, CONFIG, CARD)]
+    check_not_read([checkpoint], written)
+    for file in written:
+        if file.exists() and checkpoint.resolve().parent == output.resolve():
+            raise ValueError(
+                f"{file} came with {checkpoint.name} and would be replaced; name another --output."
+            )
 
 
 def _publish(args: argparse.Namespace) -> int:

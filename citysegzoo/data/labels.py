@@ -35,9 +35,9 @@ class LabelSet:
                 f"label set {self.name!r} has {len(self.classes)} classes but "
                 f"{len(self.palette)} colours."
             )
-        twice = [name for name in self.classes if self.classes.count(name) > 1]
-        if twice:
-            raise ValueError(f"label set {self.name!r} has two classes named {twice[0]!r}.")
+        if len(set(self.classes)) != len(self.classes):
+            twice = next(name for name in self.classes if self.classes.count(name) > 1)
+            raise ValueError(f"label set {self.name!r} has two classes named {twice!r}.")
         if self.categories and len(self.categories) != len(self.classes):
             raise ValueError(
                 f"label set {self.name!r} has {len(self.classes)} classes but categories of "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from citysegzoo.data.samples import Pair
@@ -20,9 +21,13 @@ def list_files(folder: Path, pattern: str) -> list[Path]:
         OSError: If a folder cannot be read, which a glob leaves out without a word.
     """
     depth = pattern.count("/") + 1
-    files = files_below(folder) if folder.is_dir() else []
-    below = ((file.relative_to(folder), file) for file in files)
-    return [file for path, file in below if len(path.parts) == depth and path.match(pattern)]
+    files = files_below(folder, depth=depth) if folder.is_dir() else []
+    return [
+        file
+        for file in files
+        if len(file.parts) == len(folder.parts) + depth
+        and fnmatchcase(file.relative_to(folder).as_posix(), pattern)
+    ]
 
 
 def require_folder(folder: Path, *, data: str, source: str, hint: str = "") -> None:

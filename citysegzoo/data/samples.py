@@ -222,20 +222,25 @@ class SkipBroken(Dataset[tuple[Tensor, Tensor]]):
         if not -size <= index < size:
             raise IndexError(f"there is no sample {index} among {size}.")
         for i in range(index, index + size):
-            sample = self.read(i % size)
-            if sample is not None:
-                return sample
-        raise SampleError(f"none of the {size} samples can be read; each is told above.")
+            try:
+                return self.dataset[i % size]
+            except SampleError as error:
+                last = error
+                self._tell(i % size, error)
+        raise SampleError(f"none of the {size} samples can be read, the last because {last}")
 
     def read(self, index: int) -> tuple[Tensor, Tensor] | None:
         """The sample itself, None if it is broken: where another in its place would count twice."""
         try:
             return self.dataset[index]
         except SampleError as error:
-            if not self._broken[index]:
-                self._broken[index] = True
-                warnings.warn(f"left out: {error}", stacklevel=3)
+            self._tell(index, error)
             return None
+
+    def _tell(self, index: int, error: SampleError) -> None:
+        if not self._broken[index]:
+            self._broken[index] = True
+            warnings.warn(f"left out: {error}", stacklevel=3)
 
 
 def _ranges(values: list[int]) -> str:

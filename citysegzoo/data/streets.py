@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
@@ -79,6 +80,10 @@ def draw_streets(
         raise ValueError(f"sides must be at most {_LONGEST}, not {size[0]}x{size[1]}.")
     if seed < 0:
         raise ValueError(f"seed must be at least 0, not {seed}.")
+    if root.is_dir():
+        for left in root.iterdir():
+            if re.fullmatch(r"\.[0-9a-f]{16}\.part", left.name):  # by a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise FileExistsError(f"{root} exists and is not empty; name a new folder.")
     # An empty folder stays: it may be the current one, a mount point, or what a link leads to.

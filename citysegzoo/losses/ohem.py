@@ -55,7 +55,7 @@ def ohem_cross_entropy_loss(
         # 0.29 of 100 are 29, though the nearest floats to 0.29 and to the product lie below.
         dtype = sum_dtype(losses)
         share = fraction * (1 + 2 * torch.finfo(dtype).eps)
-        keep = (count.to(dtype) * share).long().clamp(min=1)
+        keep = torch.minimum((count.to(dtype) * share).long(), count).clamp(min=1)
     # min_kept=0 leaves it to the threshold: nothing is as hard as infinity.
     last = ordered.gather(0, (keep - 1).clamp(min=0)[None]).where(keep > 0, torch.inf)
     kept = (hardness >= last) | hardness.isnan()  # what is no number is not to be hidden

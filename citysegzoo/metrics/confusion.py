@@ -195,7 +195,7 @@ class ConfusionMatrix:
             if (counts < 0).any():
                 raise ValueError("negative counts")
             matrix = cls(num_classes, stored["ignore_index"], device=device)
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RuntimeError) as error:
             raise ValueError(
                 f"{os.fspath(path)} holds no saved confusion matrix ({error}); "
                 "ConfusionMatrix.save writes one."

@@ -97,7 +97,8 @@ def unet_on(
         in_channels: Channels of the image.
         encoder_options: Options of the encoder, such as ``{"width": 32}`` of a ResNet.
         decoder_widths: Channels of each step up, deepest first; None takes those of the skips.
-        norm: Whether the decoder has batch norm.
+        norm: Whether the decoder has batch norm; without it the convolution of a bilinear step up
+            goes without ReLU too.
         dropout: Channel dropout after each of the decoder's fusing convolutions.
         bottom_convs: Convolutions on the deepest feature before the first step up.
         extra_widths: Channels of further doublings past the finest skip.

@@ -58,11 +58,11 @@ def load_state(path: str | os.PathLike[str], *, settings: Mapping[str, Any]) -> 
         raise  # of the disk or the machine: the state itself may be whole
     except Exception as error:  # torch.load raises errors of many kinds
         raise UnfitStateError(
-            f"{path} holds no state of a run; delete it to begin the run anew."
+            f"{path} holds no state of a run; begin it anew in another folder."
         ) from error
     if version != FORMAT:
         raise UnfitStateError(
-            f"{path} is of another version of citysegzoo; delete it to begin the run anew."
+            f"{path} is of another version of citysegzoo; begin the run anew in another folder."
         )
     other = [
         f"{name} was {theirs.get(name)!r} and is {settings.get(name)!r}"
