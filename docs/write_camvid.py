@@ -87,6 +87,15 @@ QUESTIONS = {
             "ResNet-101, ASPP": "aspp_resnet101.xiang2020",
         },
     ),
+    "the pyramid, mei2019's DeepLabv3": (
+        "reports",
+        {
+            "rates 6, 12, 18": "deeplabv3_resnet101.mei2019_dl1",
+            "3, 6, 9": "deeplabv3_resnet101.mei2019_dl2",
+            "8, 16, 24, kernels of 4x4": "deeplabv3_resnet101.mei2019_dl3",
+            "6, 12, 18, 24": "deeplabv3_resnet101.mei2019_dl4",
+        },
+    ),
     "atrous rates, ResNet-18 ([more](#atrous-rates))": (
         "rates",
         {"6, 12, 18": "DL-1", "3, 6, 9": "DL-2"},
@@ -112,8 +121,10 @@ Not said in the report, and train.py's own here, is what the last column names.
 RATES = """
 ## Atrous rates
 
-Pyramids of mei2019 on ResNet-18 (`deeplabv3_resnet18`) in place of ResNet-101, by train.py's own
-recipe with [Muon](training.md#muon), {epochs} epochs: {rates}.
+mei2019's own networks are among those above. Two of their pyramids again, on ResNet-18
+(`deeplabv3_resnet18`) in place of ResNet-101 and by train.py's own recipe with
+[Muon](training.md#muon), which learns more in {epochs} epochs from random weights:
+{rates}.
 At stride 16 a crop of {crop} is a map of 12x15, on which a rate of 18 reaches no neighbour: the
 report's crops of 513x513 give maps of 33x33.
 
@@ -309,11 +320,16 @@ def left_out(names: Sequence[str], trained: Sequence[str], size: tuple[int, int]
 
 
 def same_here(one: str, other: str) -> bool:
-    """Whether two networks and their recipes differ in the size of frames alone."""
+    """Whether two networks and their recipes differ in what is the same for all runs here alone."""
     infos = [citysegzoo.model_info(name) for name in (one, other)]
     networks = [(info.architecture, info.preset) for info in infos]
     recipes = [
-        replace(info.recipe, augmentation=replace(info.recipe.augmentation, resize=None))
+        replace(
+            info.recipe,
+            augmentation=replace(info.recipe.augmentation, resize=None),
+            epochs=None,
+            notes=(),
+        )
         for info in infos
     ]
     return networks[0] == networks[1] and recipes[0] == recipes[1]
