@@ -527,7 +527,7 @@ def test_compare_losses_as_printed(place: Path) -> None:
     assert list(rows) == ["weighted_inverse_root", "focal", "lovasz_softmax"]
     check_rows(output, rows)
     counts = np.zeros(256, np.int64)
-    for file in Path("camvid/trainannot").iterdir():
+    for file in sorted(Path("camvid/trainannot").iterdir())[:4]:  # of --limit 4
         counts += np.bincount(np.asarray(Image.open(file)).ravel(), minlength=256)
     there = sorted((n, CAMVID_11.classes[i]) for i, n in enumerate(counts[:11]) if n)
     for name, row in rows.items():
