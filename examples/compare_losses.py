@@ -14,14 +14,11 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator
-from typing import Any
 
 import sweep
 import train
 
 import citysegzoo
-from citysegzoo.data import SampleError
 from citysegzoo.losses import count_pixels
 
 # The weights are those of stevens2020 and xiang2020, here from the pixels of the training images.
@@ -43,17 +40,8 @@ def rarest(args: argparse.Namespace, count: int) -> list[str]:
     words = ["--model", args.model, "--root", args.root, "--output", str(args.output)]
     of_all = train.parse_args([*words, *sweep.common(args)])
     images, _ = train.open_data(of_all, citysegzoo.model_info(args.model).recipe)
-    labels = images.labels
-
-    def maps() -> Iterator[Any]:
-        for i in range(len(images)):
-            try:
-                yield images.read_labels(i)
-            except SampleError:
-                if not of_all.skip_broken:
-                    raise
-
-    pixels = count_pixels(maps(), len(labels), ignore_index=labels.ignore_index, progress=False)
+    labels, maps = images.labels, train.label_maps(images, skip_broken=of_all.skip_broken)
+    pixels = count_pixels(maps, len(labels), ignore_index=labels.ignore_index, progress=False)
     counts = zip(pixels.pixels.tolist(), labels.classes, strict=True)
     return [name for number, name in sorted(counts) if number][:count]
 

@@ -433,6 +433,16 @@ PIXELWISE = ("cross_entropy", "focal", "ohem_cross_entropy")
 """Losses that --class-weights weigh; those over regions count every class alike as they are."""
 
 
+def label_maps(images: LabeledImages, *, skip_broken: bool) -> Iterator[Any]:
+    """The labels of all images, or of all that can be read."""
+    for i in range(len(images)):
+        try:
+            yield images.read_labels(i)
+        except SampleError:
+            if not skip_broken:
+                raise
+
+
 def loss_of(
     settings: Settings, train: LabeledImages, *, own: bool, skip_broken: bool = False
 ) -> nn.Module:
@@ -443,17 +453,10 @@ def loss_of(
     """
     labels = train.labels
 
-    def maps() -> Iterator[Any]:
-        for i in range(len(train)):
-            try:
-                yield train.read_labels(i)
-            except SampleError:
-                if not skip_broken:
-                    raise
-
     @cache
     def counts() -> Tensor:
-        return count_pixels(maps(), len(labels), ignore_index=labels.ignore_index).pixels
+        maps = label_maps(train, skip_broken=skip_broken)
+        return count_pixels(maps, len(labels), ignore_index=labels.ignore_index).pixels
 
     losses, names = [], settings.loss.split("+")
     weighted = settings.class_weights not in (None, "none")
