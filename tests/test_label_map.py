@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from versions import not_on_torch_2_6
 
 from citysegzoo.inference import label_map as module
 from citysegzoo.inference.label_map import upsampled_labels
+from citysegzoo.lead import lead, leading_classes
 
 INF = float("inf")
 # From (h, w) to (H, W): PyTorch has other kernels up to H + W = 128.
@@ -162,14 +164,19 @@ def test_this_machine_rounds_in_a_known_way(align_corners: bool, layout: str) ->
 
 
 class _Largest(TorchDispatchMode):
-    """The bytes of the largest floating-point tensor that any operation makes."""
+    """The bytes of the largest floating-point tensor that any operation makes, views aside."""
 
     bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {x.untyped_storage().data_ptr() for x in tree_leaves(args) if isinstance(x, Tensor)}
         made = func(*args, **(kwargs or {}))
         for x in made if isinstance(made, (tuple, list)) else [made]:
-            if isinstance(x, Tensor) and x.is_floating_point():
+            if (
+                isinstance(x, Tensor)
+                and x.is_floating_point()
+                and x.untyped_storage().data_ptr() not in given
+            ):
                 self.bytes = max(self.bytes, x.numel() * x.element_size())
         return made
 
@@ -201,18 +208,60 @@ def test_says_what_is_wrong(x: Tensor, size: Any, error: type[Exception], messag
         upsampled_labels(x, size)
 
 
-def test_the_counts_are_exact_within_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On GPUs it rounds products of matrices and vectors, and with them the classes that lead."""
-    product, rounded = torch.mv, []
+def test_labels_are_the_same_within_autocast() -> None:
+    for kind in ("noise", "scene"):
+        logits = draw(kind, (1, 19, 64, 64), torch.float32)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert_equal(logits, (256, 256), False)
 
-    def mv(matrix: Tensor, vector: Tensor) -> Tensor:
-        rounded.append(torch.is_autocast_enabled("cpu"))
-        return product(matrix, vector)
 
-    monkeypatch.setattr(torch, "mv", mv)
-    logits = torch.randn(1, 19, 64, 64, generator=torch.Generator().manual_seed(0))
-    with torch.autocast("cpu", torch.bfloat16):
-        labels = upsampled_labels(logits, (256, 256))
-    assert rounded
-    assert not any(rounded)
-    assert torch.equal(labels, F.interpolate(logits, (256, 256), mode="bilinear").argmax(1).byte())
+@pytest.mark.parametrize("few", [-1, 2])
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_cells_one_by_one_and_in_rows(
+    few: int, layout: str, align_corners: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever is taken, however many the cells, and in several blocks of either."""
+    monkeypatch.setattr(module, "FEW", few)
+    monkeypatch.setattr(module, "BLOCK", 5000)
+    taken = []
+    for name in ("_fill_rows", "_fill_cells"):
+        fill = getattr(module._Upsampling, name)
+
+        def spy(*arguments: Any, fill: Any = fill, name: str = name) -> None:
+            taken.append(name)
+            fill(*arguments)
+
+        monkeypatch.setattr(module._Upsampling, name, spy)
+    for kind in ("noise", "scene", "ties", "near"):
+        for old, new in SIZES:
+            assert_equal(
+                lay_out(draw(kind, (1, 19, *old), torch.float32), layout), new, align_corners
+            )
+    assert ("_fill_rows" in taken) == (few < 0)
+    assert "_fill_cells" in taken  # maps that shrink: not all of their cells have pixels
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_leading_classes(kind: str, layout: str, dtype: torch.dtype) -> None:
+    for shape in ((2, 19, 13, 17), (1, 300, 5, 4), (3, 1, 2, 2), (1, 3, 1, 1), (0, 3, 4, 4)):
+        logits = lay_out(draw(kind, shape, torch.float32).to(dtype), layout)
+        labels = leading_classes(logits)
+        assert labels.dtype == (torch.uint8 if shape[1] <= 256 else torch.int64)
+        assert torch.equal(labels, logits.argmax(1).to(labels.dtype))
+        if shape[0] and kind != "nan":
+            top, leaders = lead(logits)
+            assert torch.equal(leaders, logits.argmax(1))
+            assert torch.equal(top, logits.amax(1))
+
+
+def test_leading_classes_of_a_large_map_come_in_blocks() -> None:
+    logits = draw("noise", (1, 19, 300, 400), torch.float32)
+    for layout in LAYOUTS:
+        x = lay_out(logits, layout)
+        with _Largest() as largest:
+            labels = leading_classes(x)
+        assert largest.bytes <= 4 << 20
+        assert torch.equal(labels.long(), x.argmax(1))

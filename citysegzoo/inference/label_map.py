@@ -1,27 +1,30 @@
 """The label map of upsampled logits, without the upsampled logits.
 
 Where one class leads at all four corners of a cell of the small map it leads in the whole cell,
-as bilinear weights are convex. Only the other cells are interpolated, in blocks that stay in
-cache. Both hold in exact arithmetic; in floating point a lead may be rounded away, so only leads
-above a bound on all rounding count. The few pixels below it are computed once more, operation by
-operation as PyTorch's own kernel does.
+as bilinear weights are convex. That holds in exact arithmetic; in floating point a lead may be
+rounded away, so only leads above a bound on all rounding count. The other cells are interpolated,
+operation by operation as PyTorch's own kernel does, in blocks that stay in cache: those alone
+where they are few, all of them in turn where they are many.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BLOCK = 1 << 20
-"""Logits interpolated at a time: 4 MB of float32, little enough for the caches."""
+from citysegzoo.lead import BLOCK, lead
 
 SMALL = 128
 """Up to this H + W, PyTorch has other kernels, and no memory needs to be saved."""
+
+FEW = 0.25
+"""Share of the cells up to which it is faster to pick them out."""
 
 # Two ways to compute one upsampled logit differ by less than 16 roundings (half an epsilon each)
 # of sum(weight * |corner|), which is at most 3 times the greatest leading logit for a class that
@@ -29,7 +32,8 @@ SMALL = 128
 _ROUNDINGS = 64
 
 Multiply = Callable[[Tensor, Tensor, Tensor], Tensor]
-Corners = Sequence[Tensor]
+Between = Callable[[Tensor], Tensor]
+Formula = Callable[[Multiply, Tensor, Tensor, Tensor], Between]
 
 
 @torch.no_grad()
@@ -38,8 +42,8 @@ def upsampled_labels(logits: Tensor, size: Sequence[int], *, align_corners: bool
 
     Equal to ``F.interpolate(logits.float(), size, mode="bilinear",
     align_corners=align_corners).argmax(1)`` in every pixel, ties and infinities included (float64
-    stays float64). NaN counts as greatest, as there. Maps with ties everywhere take the slow way
-    in every pixel, and so do those with values that are infinite or close to overflow.
+    stays float64). NaN counts as greatest, as there. Maps with values that are infinite or
+    close to overflow take a slow way.
 
     Args:
         logits: ``(N, C, h, w)``, floating point, of at most 256 classes, in any memory layout.
@@ -88,20 +92,24 @@ def upsampled_labels(logits: Tensor, size: Sequence[int], *, align_corners: bool
         for old, new in sizes
     )
     for image, label_map in zip(logits, labels, strict=True):
-        _Upsampling(image, rows, columns, dtype, arithmetic, channels_last).fill(label_map)
+        _Upsampling(image, rows, columns, dtype, arithmetic).fill(label_map)
     return labels
 
 
 class _Axis(NamedTuple):
     """Where the pixels along one side of the label map lie between those of the logits.
 
+    Cell i lies between the logits i - 1 and i; at either end a logit is its own neighbour.
+
     Attributes:
         low: Logit before each pixel.
         high: Logit after each pixel.
         weight: Of ``high``.
-        pixels: ``(most, h)``: the pixels that have each logit as ``low``, the last one repeated.
+        pixels: ``(most, h + 1)``: the pixels of each cell, the last one repeated.
         weights: ``weight`` of those.
-        empty: Whether a logit is before no pixel, ``(h,)``.
+        empty: Whether a cell has no pixels, ``(h + 1,)``.
+        cells: From the first to the last cell with pixels.
+        unbroken: Whether all between have some too.
     """
 
     low: Tensor
@@ -110,6 +118,8 @@ class _Axis(NamedTuple):
     pixels: Tensor
     weights: Tensor
     empty: Tensor
+    cells: slice
+    unbroken: bool
 
 
 class _Arithmetic(NamedTuple):
@@ -117,19 +127,31 @@ class _Arithmetic(NamedTuple):
 
     Attributes:
         index_multiply: Multiplication with addition, for the positions.
-        formulas: Channels and how their logits are computed.
+        formulas: Classes and how their logits are computed, in order.
     """
 
     index_multiply: Multiply
-    formulas: Sequence[tuple[Tensor, Callable[..., Tensor], Multiply]]
+    formulas: Sequence[tuple[slice, Formula, Multiply]]
 
-    def interpolated(self, corners: Corners, rows: Tensor, columns: Tensor) -> Tensor:
-        """Logits ``(C, ...)`` from four corners ``(C, ...)`` and the weights of the higher."""
-        values = torch.empty_like(corners[0] * rows)
-        for channels, formula, multiply in self.formulas:
-            own = [corner[channels] for corner in corners]
-            values[channels] = formula(multiply, *own, 1 - rows, rows, 1 - columns, columns)
-        return values
+    def interpolate(self, left: Tensor, right: Tensor, columns: Tensor) -> Between:
+        """Interpolate within rows of logits.
+
+        Args:
+            left: Before n cells in each of R + 1 rows, ``(R + 1, C, 1, n)``.
+            right: After them.
+            columns: Weights of ``right`` for X pixels of each cell, ``(X, n)``.
+
+        Returns:
+            What interpolates between these rows: from weights that broadcast with
+            ``(Y, R, 1, 1, n)`` to logits ``(Y, R, C, X, n)``.
+        """
+        parts = [
+            formula(multiply, left[:, classes], right[:, classes], columns)
+            for classes, formula, multiply in self.formulas
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return lambda rows: torch.cat([part(rows) for part in parts], -3)
 
 
 class _Upsampling:
@@ -142,120 +164,153 @@ class _Upsampling:
         columns: _Axis,
         dtype: torch.dtype,
         arithmetic: _Arithmetic,
-        channels_last: bool,
     ) -> None:
-        self.classes, self.height, self.width = logits.shape
-        # As a table that one index selects from, a view wherever the layout allows.
-        self.channels_last = channels_last
-        self.table = logits.permute(1, 2, 0).flatten(0, 1) if channels_last else logits.flatten(1)
+        self.logits = logits
+        self.classes = len(logits)
         self.rows, self.columns = rows, columns
         self.dtype = dtype
         self.arithmetic = arithmetic
-        # Above all classes, so that the number of a class tells whether others are added to it.
-        self.base = 1 << (self.classes - 1).bit_length()
-        self.numbers = torch.arange(self.classes, device=logits.device).to(dtype) + self.base
 
     def fill(self, labels: Tensor) -> None:
         """Write the label map ``(H, W)``."""
         rows, columns = self.rows, self.columns
-        leaders, sure, bound = self._leaders_of_logits()
-        labels.copy_(leaders.index_select(1, columns.low).index_select(0, rows.low))
-        below = (torch.arange(self.height, device=labels.device) + 1).clamp(max=self.height - 1)
-        right = (torch.arange(self.width, device=labels.device) + 1).clamp(max=self.width - 1)
-        same = sure & (leaders == leaders[:, right]) & sure[:, right]
-        mixed = ~(same & (leaders == leaders[below]) & same[below])
-        mixed &= ~(rows.empty[:, None] | columns.empty)
-        per_cell = self.classes * len(rows.pixels) * len(columns.pixels)
         flat = labels.view(-1)
-        # Few pixels of a block are unsure, so they wait until they fill one of their own.
-        unsure: list[Tensor] = []
-        for cells in torch.split(mixed.nonzero(), max(1, BLOCK // per_cell)):
-            unsure.append(self._fill_cells(flat, cells[:, 0], cells[:, 1], bound))
-            if self.classes * sum(map(len, unsure)) > BLOCK:
-                self._fill_exactly(flat, torch.cat(unsure))
-                unsure = []
-        if unsure:
-            self._fill_exactly(flat, torch.cat(unsure))
+        leaders = self._leaders_of_logits()
+        if leaders is None:
+            every = torch.arange(len(flat), device=flat.device)
+            for some in torch.split(every, BLOCK // self.classes):
+                flat[some] = self._pixels(some).argmax(0).to(torch.uint8)
+            return
+        padded = [
+            torch.arange(-1, n + 1, device=flat.device).clamp(0, n - 1) for n in leaders.shape
+        ]
+        around = leaders[padded[0][:, None], padded[1]]
+        corner = around[:-1, :-1]
+        mixed = (corner < 0) | (corner != around[:-1, 1:])
+        mixed |= (corner != around[1:, :-1]) | (corner != around[1:, 1:])
+        mixed &= ~(rows.empty[:, None] | columns.empty)
+        if rows.unbroken and columns.unbroken and mixed.sum() > FEW * mixed.numel():
+            self._fill_rows(flat)
+            return
+        # Rows are selected many times faster than columns.
+        across = leaders.to(torch.uint8).t().contiguous().index_select(0, columns.low)
+        torch.index_select(across.t().contiguous(), 0, rows.low, out=labels)
+        picked = mixed.nonzero()
+        step = self._at_once(len(columns.pixels))
+        for cells in torch.split(picked, step) if len(picked) else []:
+            self._fill_cells(flat, cells[:, 0], cells[:, 1])
 
-    def _leaders_of_logits(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Class and whether it is sure, both ``(h, w)``; and what makes a lead sure anywhere."""
-        leaders, sure, bounds = [], [], []
-        for block in torch.split(
-            self.table, max(1, BLOCK // self.classes), 0 if self.channels_last else 1
-        ):
-            values = block.t() if self.channels_last else block
-            values = values.to(self.dtype, copy=True, memory_format=torch.contiguous_format)
-            top = values.amax(0)
-            bound = self._bound(top.abs(), values)
-            leader, is_sure = self._leaders(values, top, bound)
-            leaders.append(leader)
-            sure.append(is_sure)
-            bounds.append(bound.amax())
-        shape = (self.height, self.width)
-        return (
-            torch.cat(leaders).view(shape),
-            torch.cat(sure).view(shape),
-            torch.stack(bounds).max(),
-        )
-
-    def _bound(self, top: Tensor, values: Tensor) -> Tensor:
-        """The lead that no rounding can undo; NaN, which no lead exceeds, if sums may overflow."""
+    def _leaders_of_logits(self) -> Tensor | None:
+        """Leading classes ``(h, w)``, -1 where rounding may change one; None if sums overflow."""
+        found: list[tuple[Tensor, ...]] = []
+        height, width = self.logits.shape[1:]
+        step = self._at_once(width)
+        shape = (min(step, height), self.classes, width)
+        block = torch.empty(shape, dtype=self.dtype, device=self.logits.device)
+        for first in range(0, height, step):
+            rows = self.logits[:, first : first + step].transpose(0, 1)
+            values = block[: len(rows)].copy_(rows)
+            least = values.amin()[None]
+            top, leaders = lead(values)
+            second = values.scatter_(1, leaders[:, None], -torch.inf).amax(1)
+            found.append((least, top, leaders.short(), second))
+        least, top, leaders, second = map(torch.cat, zip(*found, strict=True))
+        if not (16 * torch.stack([least.amin(), top.amax()])).isfinite().all():
+            return None
         limits = torch.finfo(self.dtype)
-        spoilt = (16 * torch.stack(values.aminmax())).sum() * 0
-        return top * (_ROUNDINGS * limits.eps) + _ROUNDINGS * limits.tiny + spoilt
+        bound = top.abs().mul_(_ROUNDINGS * limits.eps).add_(_ROUNDINGS * limits.tiny)
+        return leaders.masked_fill_(top.sub_(second) <= bound, -1)
 
-    def _leaders(self, values: Tensor, top: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:
-        """Leading class of logits ``(C, P)``, which are spent, and whether it is sure to lead."""
-        # A comparison within floats and a product with a vector: several times faster than
-        # argmax, and than a comparison that gives booleans. All sums are exact, as all are small.
-        # Those that are far are summed: none is far from a top that is NaN.
-        far = values.lt_(top - bound)
-        with torch.autocast(values.device.type, enabled=False):  # which would round them
-            close = self.numbers.sum() - torch.mv(far.t(), self.numbers)
-        sure = close < 2 * self.base
-        return close.sub_(self.base).clamp_(0, 255).to(torch.uint8), sure
-
-    def _fill_cells(self, labels: Tensor, i: Tensor, j: Tensor, bound: Tensor) -> Tensor:
-        """Interpolate the cells (i, j) and write their pixels; return those that are not sure."""
-        y = self.rows.pixels.index_select(1, i)[:, None]
-        x = self.columns.pixels.index_select(1, j)
-        row_weight = self.rows.weights.index_select(1, i)[:, None]
-        column_weight = self.columns.weights.index_select(1, j)
-        below, right = (i + 1).clamp(max=self.height - 1), (j + 1).clamp(max=self.width - 1)
-        a, b, c, d = (self._logits(*at)[:, None] for at in _corners(i, below, j, right))
-        upper, lower = torch.lerp(a, b, column_weight), torch.lerp(c, d, column_weight)
-        values = torch.lerp(upper[:, None], lower[:, None], row_weight).flatten(1)
-        leaders, sure = self._leaders(values, values.amax(0), bound)
-        positions = (y * len(self.columns.low) + x).flatten()
-        labels.scatter_(0, positions, leaders)
-        return positions[~sure]
-
-    def _fill_exactly(self, labels: Tensor, positions: Tensor) -> None:
-        for some in torch.split(positions, max(1, BLOCK // self.classes)):
-            labels.scatter_(0, some, self._exactly(some))
-
-    def _exactly(self, positions: Tensor) -> Tensor:
-        """Labels of some pixels, each logit computed as PyTorch's kernel does."""
-        y = positions.div(len(self.columns.low), rounding_mode="floor")
-        x = positions - y * len(self.columns.low)
+    def _fill_rows(self, labels: Tensor) -> None:
+        """Interpolate all cells, some rows of them at a time."""
         rows, columns = self.rows, self.columns
-        places = _corners(rows.low[y], rows.high[y], columns.low[x], columns.high[x])
-        corners = [self._logits(*at) for at in places]
-        values = self.arithmetic.interpolated(corners, rows.weight[y], columns.weight[x])
-        return values.argmax(0).to(torch.uint8)
+        x, column_weights = (of[:, columns.cells] for of in (columns.pixels, columns.weights))
+        step = self._at_once(x.numel())
+        for first in range(rows.cells.start, rows.cells.stop, step):
+            own = slice(first, min(first + step, rows.cells.stop))
+            logits = self._padded(own.start, own.stop)[:, :, None]
+            left, right = (logits[..., i:][..., columns.cells] for i in (0, 1))
+            y, weights = (of[:, own, None, None] for of in (rows.pixels, rows.weights))
+            self._fill(labels, left, right, y, weights[..., None], x, column_weights)
 
-    def _logits(self, i: Tensor, j: Tensor) -> Tensor:
-        """Logits ``(C, ...)`` at some places."""
-        index = i * self.width + j
-        if self.channels_last:
-            return self.table.index_select(0, index).t().to(self.dtype).contiguous()
-        return self.table.index_select(1, index).to(self.dtype)
+    def _fill_cells(self, labels: Tensor, i: Tensor, j: Tensor) -> None:
+        """Interpolate the cells (i, j)."""
+        rows, columns = self.rows, self.columns
+        height, width = self.logits.shape[1:]
+        left, right = self._around(
+            ((i - 1).clamp(min=0), i.clamp(max=height - 1)),
+            ((j - 1).clamp(min=0), j.clamp(max=width - 1)),
+        )
+        y, weights = (of[:, None, None, i] for of in (rows.pixels, rows.weights))
+        x = columns.pixels[:, j]
+        self._fill(labels, left, right, y, weights[:, None], x, columns.weights[:, j])
 
+    def _fill(
+        self,
+        labels: Tensor,
+        left: Tensor,
+        right: Tensor,
+        y: Tensor,
+        row_weights: Tensor,
+        x: Tensor,
+        column_weights: Tensor,
+    ) -> None:
+        """Interpolate cells of Y by X pixels, n in each of R rows.
 
-def _corners(
-    top: Tensor, bottom: Tensor, left: Tensor, right: Tensor
-) -> list[tuple[Tensor, Tensor]]:
-    return [(top, left), (top, right), (bottom, left), (bottom, right)]
+        Args:
+            labels: Flat.
+            left: Logits before the cells, ``(R + 1, C, 1, n)``.
+            right: Logits after them.
+            y: Rows of the pixels, broadcast with ``(Y, R, 1, n)``.
+            row_weights: Broadcast with ``(Y, R, 1, 1, n)``.
+            x: Columns of the pixels, ``(X, n)``.
+            column_weights: ``(X, n)``.
+        """
+        between = self.arithmetic.interpolate(left, right, column_weights)
+        step = self._at_once((len(left) - 1) * x.numel())
+        parts = zip(torch.split(y, step), torch.split(row_weights, step), strict=True)
+        for rows, weights in parts:
+            _, leaders = lead(between(weights).flatten(0, 1))
+            positions = rows * len(self.columns.low) + x
+            labels.scatter_(0, positions.flatten(), leaders.to(torch.uint8).flatten())
+
+    def _at_once(self, pixels: int) -> int:
+        """How many such steps a block holds."""
+        return max(1, BLOCK // (self.classes * pixels))
+
+    def _pixels(self, positions: Tensor) -> Tensor:
+        """The logits of some pixels, ``(C, n)``."""
+        rows, columns = self.rows, self.columns
+        y = positions.div(len(columns.low), rounding_mode="floor")
+        x = positions - y * len(columns.low)
+        left, right = self._around((rows.low[y], rows.high[y]), (columns.low[x], columns.high[x]))
+        between = self.arithmetic.interpolate(left, right, columns.weight[None, x])
+        return between(rows.weight[y].view(1, 1, 1, 1, -1))[0, 0, :, 0]
+
+    def _around(self, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> list[Tensor]:
+        """Logits on the left and on the right of n places, each ``(2, C, 1, n)``."""
+        # As a table, a view where the classes lie outermost or innermost.
+        table = self.logits.permute(1, 2, 0).flatten(0, 1)
+        width = self.logits.shape[2]
+        return [
+            torch.stack([table[i * width + j].t() for i in rows]).to(self.dtype)[:, :, None]
+            for j in columns
+        ]
+
+    def _padded(self, first: int, end: int) -> Tensor:
+        """Logits around some rows of cells, ``(R + 1, C, w + 2)``, repeated beyond the edges."""
+        height, width = self.logits.shape[1:]
+        rows = self.logits[:, max(first - 1, 0) : end].transpose(0, 1)
+        shape = (end - first + 1, self.classes, width + 2)
+        padded = torch.empty(shape, dtype=self.dtype, device=rows.device)
+        inside = padded[int(first == 0) :][: len(rows)]
+        inside[..., 1:-1] = rows
+        inside[..., 0], inside[..., -1] = inside[..., 1], inside[..., -2]
+        if first == 0:
+            padded[0] = padded[1]
+        if end > height:
+            padded[-1] = padded[-2]
+        return padded
 
 
 def _axis(
@@ -269,30 +324,33 @@ def _axis(
     """Positions as PyTorch computes them, in the logits' precision."""
     pixels = torch.arange(new, device=device)
     if old == new:
-        low = high = pixels
-        weight = torch.zeros(new, dtype=dtype, device=device)
-    else:
-        place = pixels.to(dtype)
+        source = pixels.to(dtype)
+    elif align_corners:
         one = torch.ones((), dtype=dtype, device=device)
-        if align_corners:
-            source = place * (one * (old - 1) / max(new - 1, 1))
-        else:
-            source = multiply(place + 0.5, one * old / new, -0.5 * one).clamp(min=0)
-        low = source.float().long().clamp(max=old - 1)  # floorf, of float64 as well
-        high = (low + 1).clamp(max=old - 1)
-        weight = (source - low).clamp(0, 1)
-    bounds = torch.searchsorted(low, torch.arange(old + 1, device=device))
-    first, last = bounds[:-1], bounds[1:] - 1
-    most = int((last - first).max()) + 1
-    steps = torch.arange(most, device=device)[:, None]
-    # The pixels of logits without any are never looked at, but must exist.
-    spread = torch.minimum(first + steps, last).clamp(0, new - 1)
-    return _Axis(low, high, weight, spread, weight[spread], last < first)
+        source = pixels.to(dtype) * (one * (old - 1) / max(new - 1, 1))
+    else:
+        one = torch.ones(new, dtype=dtype, device=device)
+        source = multiply(pixels.to(dtype) + 0.5, one * old / new, -0.5 * one)
+    outside = source < 0
+    source = source.clamp(min=0)
+    low = source.float().long().clamp(max=old - 1)  # floorf, of float64 as well
+    high = low if old == new else (low + 1).clamp(max=old - 1)
+    weight = (source - low).clamp(0, 1)
+    cell = (low + 1).masked_fill_(outside, 0)
+    counts = torch.bincount(cell, minlength=old + 1)
+    first = counts.cumsum(0) - counts
+    steps = torch.arange(int(counts.max()), device=device)[:, None]
+    # The pixels of cells without any are never looked at, but must exist.
+    spread = (first + torch.minimum(steps, counts - 1)).clamp(0, new - 1)
+    cells = slice(int(cell[0]), int(cell[-1]) + 1)
+    empty = counts == 0
+    unbroken = not empty[cells].any()
+    return _Axis(low, high, weight, spread, weight[spread], empty, cells, unbroken)
 
 
 def _fused(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """``a * b + c`` rounded once, where the processor can and PyTorch was built for it."""
-    return torch.addcmul(c, a, b)
+    """``a * b + c`` in place of ``c``, rounded once where the processor and PyTorch's build can."""
+    return c.addcmul_(a, b)
 
 
 def _rounded(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
@@ -300,51 +358,38 @@ def _rounded(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     return a * b + c
 
 
-# The orders in which PyTorch's kernels sum up: corners a b / c d, weights of the upper and lower
-# row and of the left and right column.
-def _by_axis(
-    fma: Multiply,
-    a: Tensor,
-    b: Tensor,
-    c: Tensor,
-    d: Tensor,
-    up: Tensor,
-    low: Tensor,
-    left: Tensor,
-    right: Tensor,
-) -> Tensor:
+# The orders in which PyTorch's kernels sum up: logits a b / c d, weights of the right ones and of
+# the lower ones.
+def _by_axis(fma: Multiply, left: Tensor, right: Tensor, columns: Tensor) -> Between:
     """Columns first: maps with the classes outermost."""
-    return fma(fma(a, left, b * right), up, fma(c, left, d * right) * low)
+    across = fma(left, 1 - columns, right * columns)
+    return lambda rows: fma(across[:-1], 1 - rows, across[1:] * rows)
 
 
-def _forwards(
-    fma: Multiply,
-    a: Tensor,
-    b: Tensor,
-    c: Tensor,
-    d: Tensor,
-    up: Tensor,
-    low: Tensor,
-    left: Tensor,
-    right: Tensor,
-) -> Tensor:
+def _forwards(fma: Multiply, left: Tensor, right: Tensor, columns: Tensor) -> Between:
     """By corners: the last classes of maps with the classes innermost."""
-    return fma(d, low * right, fma(c, low * left, fma(a, up * left, b * (up * right))))
+    (a, c), (b, d) = (left[:-1], left[1:]), (right[:-1], right[1:])
+    others = 1 - columns
+
+    def between(rows: Tensor) -> Tensor:
+        up = 1 - rows
+        values = fma(a, up * others, b * (up * columns))
+        return fma(d, rows * columns, fma(c, rows * others, values))
+
+    return between
 
 
-def _backwards(
-    fma: Multiply,
-    a: Tensor,
-    b: Tensor,
-    c: Tensor,
-    d: Tensor,
-    up: Tensor,
-    low: Tensor,
-    left: Tensor,
-    right: Tensor,
-) -> Tensor:
+def _backwards(fma: Multiply, left: Tensor, right: Tensor, columns: Tensor) -> Between:
     """By corners: the classes of such maps that fill whole vector registers."""
-    return fma(a, up * left, fma(b, up * right, fma(d, low * right, c * (low * left))))
+    (a, c), (b, d) = (left[:-1], left[1:]), (right[:-1], right[1:])
+    others = 1 - columns
+
+    def between(rows: Tensor) -> Tensor:
+        up = 1 - rows
+        values = fma(d, rows * columns, c * (rows * others))
+        return fma(a, up * others, fma(b, up * columns, values))
+
+    return between
 
 
 @lru_cache
@@ -361,25 +406,28 @@ def _arithmetic(
     probe = torch.randn(1, classes, 9, 11, generator=generator, dtype=torch.float64)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     probe = probe.to(device, dtype).contiguous(memory_format=layout)
-    expected = F.interpolate(probe, size, mode="bilinear", align_corners=align_corners)[0]
-    every = torch.arange(classes, device=device)
+    expected = F.interpolate(probe, size, mode="bilinear", align_corners=align_corners)
+    expected = expected[0].flatten(1)
+    every = torch.arange(expected.shape[1], device=device)
     for index_multiply in (_rounded, _fused):
         rows, columns = (
             _axis(old, new, align_corners, index_multiply, dtype, device)
             for old, new in zip(probe.shape[2:], size, strict=True)
         )
-        places = _corners(rows.low[:, None], rows.high[:, None], columns.low, columns.high)
-        corners = [probe[0][:, i, j] for i, j in places]
-        unknown = torch.ones(classes, dtype=torch.bool, device=device)
-        formulas = []
+        ways: list[tuple[Formula, Multiply] | None] = [None] * classes
         for formula in (_by_axis, _forwards, _backwards):
             for multiply in (_fused, _rounded):
-                way = _Arithmetic(index_multiply, [(every, formula, multiply)])
-                values = way.interpolated(corners, rows.weight[:, None], columns.weight)
-                found = unknown & (values == expected).flatten(1).all(1)
-                if found.any():
-                    formulas.append((every[found], formula, multiply))
-                    unknown &= ~found
-        if not unknown.any():
+                way = _Arithmetic(index_multiply, [(slice(None), formula, multiply)])
+                values = _Upsampling(probe[0], rows, columns, dtype, way)._pixels(every)
+                for i, same in enumerate((values == expected).all(1).tolist()):
+                    ways[i] = ways[i] or ((formula, multiply) if same else None)
+        formulas, start = [], 0
+        for found, same in groupby(ways):
+            end = start + len(list(same))
+            if found is None:
+                break
+            formulas.append((slice(start, end), *found))
+            start = end
+        else:
             return _Arithmetic(index_multiply, formulas)
     return None

@@ -15,6 +15,7 @@ from torch import Tensor
 from citysegzoo.data.labels import LabelSet, find_label_set, numbered_labels
 from citysegzoo.files import replacing
 from citysegzoo.layers import check_ignore_index, check_positive
+from citysegzoo.lead import leading_classes
 from citysegzoo.metrics.counting import count_pairs
 from citysegzoo.metrics.scores import Absent, SegmentationScores
 
@@ -221,7 +222,8 @@ class ConfusionMatrix:
                     f"floating-point predictions are logits (N, {self.num_classes}, H, W) for a "
                     f"target (N, H, W), but {shapes}; labels must be integers."
                 )
-            prediction = prediction.max(-3).indices  # several times faster than argmax on a CPU
+            batch = prediction if prediction.ndim == 4 else prediction[None]
+            prediction = leading_classes(batch).view(target.shape)
         elif prediction.is_complex() or prediction.dtype == torch.bool:
             raise TypeError(f"prediction must hold labels or logits, not {prediction.dtype}.")
         if prediction.shape != target.shape:
