@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 
 import citysegzoo
+from citysegzoo.cli import main
 from citysegzoo.data import CAMVID_11, CITYSCAPES_19, DEMO_IMAGE
 from citysegzoo.weights import find_record, list_records, load_checkpoint, save_checkpoint
 from citysegzoo.weights.checkpoint import MappedFiles
@@ -33,6 +34,18 @@ def test_every_record_says_what_it_is(record) -> None:
     assert (record.file is None) != (record.repository is None)
     with torch.device("meta"):
         citysegzoo.create_model(record.model, num_classes=len(record.labels))
+
+
+def test_the_command_line_tells_the_classes_of_weights(capsys) -> None:
+    """Which are other ones than those of a model without weights."""
+    assert main(["models", "--pretrained"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = (line for line in lines if line.startswith("unet.small "))
+    assert line.split()[1:5] == ["19", "camvid", "(11", "classes)"]
+    assert "classes)" not in next(line for line in lines if line.startswith("segformer_b0 "))
+    assert main(["show", "unet.small"]) == 0
+    shown = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert f"classes 11: {', '.join(CAMVID_11.classes)}" in shown
 
 
 @pytest.mark.parametrize("record", BUNDLED, ids=lambda r: f"{r.model}-{r.tag}")

@@ -47,8 +47,12 @@ def _models(args: argparse.Namespace) -> int:
     rows = [("MODEL", "CLASSES", "WEIGHTS", "WHAT IT IS")]
     for name in names:
         info = model_info(name)
-        tags = ", ".join(record.tag for record in info.weights) or "-"
-        rows.append((name, str(info.num_classes), tags, info.summary))
+        tags = []
+        for record in info.weights:
+            classes = len(record.labels)
+            other = f" ({classes} classes)" if classes != info.num_classes else ""
+            tags.append(record.tag + other)
+        rows.append((name, str(info.num_classes), ", ".join(tags) or "-", info.summary))
     print_table(rows)
     return 0
 
@@ -159,6 +163,7 @@ def _print_weights(record: WeightsRecord) -> None:
     print_table(
         [
             ("  trained on", card["data"]),
+            ("  classes", f"{len(record.labels)}: {', '.join(record.labels.classes)}"),
             ("  score", f"{100 * score['mean_iou']:.1f} % {score['metric']}; {score['split']}"),
             *(
                 (f"    {name}", f"{100 * iou:.1f} %")

@@ -50,7 +50,7 @@ class Failure:
                 "segment it in tiles, or smaller ones (--tile 1024, Segmenter(tile=1024))."
             )
         if isinstance(self.error, RuntimeError):
-            return f"{self.image} could not be segmented, a smaller one may: {reason:.300}"
+            return f"{self.image} could not be segmented; PyTorch says: {reason:.300}"
         return reason if self.image in reason else f"{self.image}: {reason}"
 
 
