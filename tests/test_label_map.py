@@ -32,7 +32,7 @@ SIZES = [
     ((70, 60), (70, 29)),
 ]
 KINDS = ["noise", "scene", "ties", "equal", "near", "huge", "tiny", "inf", "-inf", "nan", "board"]
-LAYOUTS = ["contiguous", "channels last", "transposed", "strided"]
+LAYOUTS = ["contiguous", "channels last", "cropped", "transposed", "strided"]
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +78,8 @@ def draw(kind: str, shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -
 def lay_out(x: Tensor, layout: str) -> Tensor:
     if layout == "channels last":
         return x.contiguous(memory_format=torch.channels_last)
+    if layout == "cropped":  # from a wider map with the classes innermost
+        return F.pad(x, (0, 3)).contiguous(memory_format=torch.channels_last)[..., :-3]
     if layout == "transposed":
         return x.transpose(2, 3).contiguous().transpose(2, 3)
     return x.repeat_interleave(2, 3)[..., ::2] if layout == "strided" else x
@@ -157,10 +159,28 @@ def test_an_unknown_arithmetic_is_left_to_pytorch(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("align_corners", [False, True])
-def test_this_machine_rounds_in_a_known_way(align_corners: bool, layout: str) -> None:
-    last = layout == "channels last"
-    assert module._arithmetic(19, torch.float32, torch.device("cpu"), last, align_corners)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("classes", [2, 3, 4, 5, 7, 11, 16, 19, 32, 150, 256])
+@not_on_torch_2_6("rounds the last few classes of some layouts unlike the others")
+def test_this_machine_rounds_in_a_known_way(classes: int, dtype: torch.dtype, layout: str) -> None:
+    """Or all tests above compare PyTorch with itself."""
+    found = module._layout(lay_out(torch.empty(2, classes, 3, 4, dtype=dtype), layout), dtype)
+    for align_corners in (False, True):
+        assert module._arithmetic(classes, dtype, found, align_corners)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", ["noise", "scene", "ties"])
+def test_several_threads_and_images(kind: str, layout: str) -> None:
+    torch.set_num_threads(2)  # ended by the fixture
+    assert_equal(lay_out(draw(kind, (3, 19, 64, 96), torch.float32), layout), (256, 384), False)
+    batch = lay_out(draw(kind, (4, 19, 64, 96), torch.float32), layout)[::2]
+    assert_equal(batch, (256, 384), True)
+
+
+def test_logits_with_gradients() -> None:
+    x = draw("noise", (1, 19, 40, 50), torch.float32).requires_grad_()
+    assert torch.equal(upsampled_labels(x, (99, 131)), upsampled_labels(x.detach(), (99, 131)))
 
 
 class _Largest(TorchDispatchMode):
@@ -181,9 +201,10 @@ class _Largest(TorchDispatchMode):
         return made
 
 
-@pytest.mark.parametrize("kind", ["scene", "noise", "equal"])
-def test_no_floating_point_tensor_of_full_size(kind: str) -> None:
-    x = draw(kind, (1, 19, 64, 128), torch.float32)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", ["scene", "noise", "equal", "nan"])
+def test_no_floating_point_tensor_of_full_size(kind: str, layout: str) -> None:
+    x = lay_out(draw(kind, (1, 19, 64, 128), torch.float32), layout)
     with _Largest() as largest:
         upsampled_labels(x, (1024, 2048))
     assert largest.bytes <= 4 << 20  # the upsampled logits: 152 MB, one class of them: 8 MB
@@ -208,11 +229,13 @@ def test_says_what_is_wrong(x: Tensor, size: Any, error: type[Exception], messag
         upsampled_labels(x, size)
 
 
-def test_labels_are_the_same_within_autocast() -> None:
-    for kind in ("noise", "scene"):
-        logits = draw(kind, (1, 19, 64, 64), torch.float32)
-        with torch.autocast("cpu", torch.bfloat16):
-            assert_equal(logits, (256, 256), False)
+@pytest.mark.parametrize("kind", ["noise", "scene", "nan"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_labels_are_the_same_within_autocast(kind: str, dtype: torch.dtype) -> None:
+    """Which refuses to stack tensors of other halves than its own."""
+    logits = draw(kind, (1, 19, 64, 64), dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_equal(logits, (256, 256), False)
 
 
 @pytest.mark.parametrize("few", [-1, 2])

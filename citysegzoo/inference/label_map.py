@@ -4,7 +4,7 @@ Where one class leads at all four corners of a cell of the small map it leads in
 as bilinear weights are convex. That holds in exact arithmetic; in floating point a lead may be
 rounded away, so only leads above a bound on all rounding count. The other cells are interpolated,
 operation by operation as PyTorch's own kernel does, in blocks that stay in cache: those alone
-where they are few, all of them in turn where they are many.
+where they are few or the map shrinks, all of them in turn where they are many.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import groupby
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,14 +21,14 @@ from torch import Tensor
 from citysegzoo.lead import BLOCK, lead
 
 SMALL = 128
-"""Up to this H + W, PyTorch has other kernels, and no memory needs to be saved."""
+"""Up to this H + W, PyTorch has other kernels on a CPU, and no memory needs to be saved."""
 
 FEW = 0.25
 """Share of the cells up to which it is faster to pick them out."""
 
 # Two ways to compute one upsampled logit differ by less than 16 roundings (half an epsilon each)
-# of sum(weight * |corner|), which is at most 3 times the greatest leading logit for a class that
-# comes close to the lead; and two classes are compared: 48 epsilons, rounded up.
+# of sum(weight * |corner|), which for a class that comes close to the lead is at most 3 times that
+# of the leading logits; and two classes are compared: 48 epsilons, rounded up.
 _ROUNDINGS = 64
 
 Multiply = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -42,8 +42,11 @@ def upsampled_labels(logits: Tensor, size: Sequence[int], *, align_corners: bool
 
     Equal to ``F.interpolate(logits.float(), size, mode="bilinear",
     align_corners=align_corners).argmax(1)`` in every pixel, ties and infinities included (float64
-    stays float64). NaN counts as greatest, as there. Maps with values that are infinite or
-    close to overflow take a slow way.
+    stays float64). NaN counts as greatest, as there. (PyTorch 2.6 rounds the last few classes of
+    some layouts otherwise, and classes that are a rounding apart may change places there.)
+
+    On a CPU the upsampled logits never exist; only maps with values that are NaN, infinite or
+    close to overflow take long. On a GPU they do, those of one image at a time.
 
     Args:
         logits: ``(N, C, h, w)``, floating point, of at most 256 classes, in any memory layout.
@@ -67,33 +70,45 @@ def upsampled_labels(logits: Tensor, size: Sequence[int], *, align_corners: bool
         )
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"size is (H, W), both at least 1, not {tuple(size)}.")
-    channels_last = logits.is_contiguous(memory_format=torch.channels_last)
     dtype = torch.promote_types(logits.dtype, torch.float32)
+    layout = _layout(logits, dtype)
     labels = torch.zeros(len(logits), size[0], size[1], dtype=torch.uint8, device=logits.device)
     if logits.shape[1] == 1:
         return labels
     arithmetic = None
-    if sum(size) > SMALL:
-        arithmetic = _arithmetic(
-            logits.shape[1], dtype, logits.device, channels_last, align_corners
-        )
+    if logits.is_cpu and sum(size) > SMALL:
+        arithmetic = _arithmetic(logits.shape[1], dtype, layout, align_corners)
     if arithmetic is None:
-        for image, label_map in zip(torch.split(logits, 1), labels, strict=True):
-            if channels_last:  # one image of several may no longer count as such
-                image = image.contiguous(memory_format=torch.channels_last)
+        images = torch.split(logits, 1)
+        if _layout(images[0], dtype) != layout:  # every other of several, for instance
+            images = (logits,)
+        for image, label_map in zip(images, torch.split(labels, len(images[0])), strict=True):
             resized = F.interpolate(
                 image.to(dtype), tuple(size), mode="bilinear", align_corners=align_corners
             )
-            label_map.copy_(resized[0].argmax(0))
+            label_map.copy_(resized.argmax(1))
         return labels
     sizes = zip(logits.shape[2:], size, strict=True)
     rows, columns = (
-        _axis(old, new, align_corners, arithmetic.index_multiply, dtype, logits.device)
-        for old, new in sizes
+        _axis(old, new, align_corners, arithmetic.index_multiply, dtype) for old, new in sizes
     )
     for image, label_map in zip(logits, labels, strict=True):
         _Upsampling(image, rows, columns, dtype, arithmetic).fill(label_map)
     return labels
+
+
+Layout = Literal["classes outermost", "channels last", "classes innermost"]
+
+
+def _layout(logits: Tensor, dtype: torch.dtype) -> Layout:
+    """Which decides on PyTorch's kernel: of the logits once they are of another dtype."""
+    like = logits
+    if logits.dtype != dtype:  # copies leave nothing between the rows
+        like = torch.empty_like(logits, dtype=dtype, device="meta")
+    if like.is_contiguous(memory_format=torch.channels_last):
+        return "channels last"
+    innermost = not like.is_contiguous() and like.stride(1) == 1
+    return "classes innermost" if innermost else "classes outermost"
 
 
 class _Axis(NamedTuple):
@@ -105,9 +120,9 @@ class _Axis(NamedTuple):
         low: Logit before each pixel.
         high: Logit after each pixel.
         weight: Of ``high``.
-        pixels: ``(most, h + 1)``: the pixels of each cell, the last one repeated.
+        pixels: ``(most, old + 1)``: the pixels of each cell, the last one repeated.
         weights: ``weight`` of those.
-        empty: Whether a cell has no pixels, ``(h + 1,)``.
+        empty: Whether a cell has no pixels, ``(old + 1,)``.
         cells: From the first to the last cell with pixels.
         unbroken: Whether all between have some too.
     """
@@ -167,6 +182,8 @@ class _Upsampling:
     ) -> None:
         self.logits = logits
         self.classes = len(logits)
+        # All logits of a place in a row: a view where the classes lie outermost or innermost.
+        self.table = logits.permute(1, 2, 0).flatten(0, 1)
         self.rows, self.columns = rows, columns
         self.dtype = dtype
         self.arithmetic = arithmetic
@@ -177,13 +194,13 @@ class _Upsampling:
         flat = labels.view(-1)
         leaders = self._leaders_of_logits()
         if leaders is None:
-            every = torch.arange(len(flat), device=flat.device)
-            for some in torch.split(every, BLOCK // self.classes):
-                flat[some] = self._pixels(some).argmax(0).to(torch.uint8)
+            step = self._at_once(1)
+            for first in range(0, len(flat), step):
+                own = flat[first : first + step]
+                pixels = torch.arange(first, first + len(own), device="cpu")
+                own.copy_(self._pixels(pixels).argmax(0))
             return
-        padded = [
-            torch.arange(-1, n + 1, device=flat.device).clamp(0, n - 1) for n in leaders.shape
-        ]
+        padded = [torch.arange(-1, n + 1, device="cpu").clamp(0, n - 1) for n in leaders.shape]
         around = leaders[padded[0][:, None], padded[1]]
         corner = around[:-1, :-1]
         mixed = (corner < 0) | (corner != around[:-1, 1:])
@@ -201,12 +218,16 @@ class _Upsampling:
             self._fill_cells(flat, cells[:, 0], cells[:, 1])
 
     def _leaders_of_logits(self) -> Tensor | None:
-        """Leading classes ``(h, w)``, -1 where rounding may change one; None if sums overflow."""
+        """Leading classes ``(h, w)``, -1 where rounding may change one.
+
+        Returns:
+            None if some logits are NaN, infinite, or so large that sums of them may be.
+        """
         found: list[tuple[Tensor, ...]] = []
         height, width = self.logits.shape[1:]
         step = self._at_once(width)
         shape = (min(step, height), self.classes, width)
-        block = torch.empty(shape, dtype=self.dtype, device=self.logits.device)
+        block = torch.empty(shape, dtype=self.dtype, device="cpu")
         for first in range(0, height, step):
             rows = self.logits[:, first : first + step].transpose(0, 1)
             values = block[: len(rows)].copy_(rows)
@@ -221,7 +242,7 @@ class _Upsampling:
         bound = top.abs().mul_(_ROUNDINGS * limits.eps).add_(_ROUNDINGS * limits.tiny)
         return leaders.masked_fill_(top.sub_(second) <= bound, -1)
 
-    def _fill_rows(self, labels: Tensor) -> None:
+    def _fill_rows(self, flat: Tensor) -> None:
         """Interpolate all cells, some rows of them at a time."""
         rows, columns = self.rows, self.columns
         x, column_weights = (of[:, columns.cells] for of in (columns.pixels, columns.weights))
@@ -231,9 +252,9 @@ class _Upsampling:
             logits = self._padded(own.start, own.stop)[:, :, None]
             left, right = (logits[..., i:][..., columns.cells] for i in (0, 1))
             y, weights = (of[:, own, None, None] for of in (rows.pixels, rows.weights))
-            self._fill(labels, left, right, y, weights[..., None], x, column_weights)
+            self._fill(flat, left, right, y, weights[..., None], x, column_weights)
 
-    def _fill_cells(self, labels: Tensor, i: Tensor, j: Tensor) -> None:
+    def _fill_cells(self, flat: Tensor, i: Tensor, j: Tensor) -> None:
         """Interpolate the cells (i, j)."""
         rows, columns = self.rows, self.columns
         height, width = self.logits.shape[1:]
@@ -243,11 +264,11 @@ class _Upsampling:
         )
         y, weights = (of[:, None, None, i] for of in (rows.pixels, rows.weights))
         x = columns.pixels[:, j]
-        self._fill(labels, left, right, y, weights[:, None], x, columns.weights[:, j])
+        self._fill(flat, left, right, y, weights[:, None], x, columns.weights[:, j])
 
     def _fill(
         self,
-        labels: Tensor,
+        flat: Tensor,
         left: Tensor,
         right: Tensor,
         y: Tensor,
@@ -258,7 +279,7 @@ class _Upsampling:
         """Interpolate cells of Y by X pixels, n in each of R rows.
 
         Args:
-            labels: Flat.
+            flat: The label map, its pixels in a row.
             left: Logits before the cells, ``(R + 1, C, 1, n)``.
             right: Logits after them.
             y: Rows of the pixels, broadcast with ``(Y, R, 1, n)``.
@@ -272,10 +293,10 @@ class _Upsampling:
         for rows, weights in parts:
             _, leaders = lead(between(weights).flatten(0, 1))
             positions = rows * len(self.columns.low) + x
-            labels.scatter_(0, positions.flatten(), leaders.to(torch.uint8).flatten())
+            flat.scatter_(0, positions.flatten(), leaders.to(torch.uint8).flatten())
 
     def _at_once(self, pixels: int) -> int:
-        """How many such steps a block holds."""
+        """How many times the logits of so many pixels fit into a block."""
         return max(1, BLOCK // (self.classes * pixels))
 
     def _pixels(self, positions: Tensor) -> Tensor:
@@ -289,11 +310,9 @@ class _Upsampling:
 
     def _around(self, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> list[Tensor]:
         """Logits on the left and on the right of n places, each ``(2, C, 1, n)``."""
-        # As a table, a view where the classes lie outermost or innermost.
-        table = self.logits.permute(1, 2, 0).flatten(0, 1)
         width = self.logits.shape[2]
         return [
-            torch.stack([table[i * width + j].t() for i in rows]).to(self.dtype)[:, :, None]
+            torch.stack([self.table[i * width + j].t().to(self.dtype) for i in rows])[:, :, None]
             for j in columns
         ]
 
@@ -302,7 +321,7 @@ class _Upsampling:
         height, width = self.logits.shape[1:]
         rows = self.logits[:, max(first - 1, 0) : end].transpose(0, 1)
         shape = (end - first + 1, self.classes, width + 2)
-        padded = torch.empty(shape, dtype=self.dtype, device=rows.device)
+        padded = torch.empty(shape, dtype=self.dtype, device="cpu")
         inside = padded[int(first == 0) :][: len(rows)]
         inside[..., 1:-1] = rows
         inside[..., 0], inside[..., -1] = inside[..., 1], inside[..., -2]
@@ -319,17 +338,16 @@ def _axis(
     align_corners: bool,
     multiply: Multiply,
     dtype: torch.dtype,
-    device: torch.device,
 ) -> _Axis:
     """Positions as PyTorch computes them, in the logits' precision."""
-    pixels = torch.arange(new, device=device)
+    pixels = torch.arange(new, device="cpu")
     if old == new:
         source = pixels.to(dtype)
     elif align_corners:
-        one = torch.ones((), dtype=dtype, device=device)
+        one = torch.ones((), dtype=dtype, device="cpu")
         source = pixels.to(dtype) * (one * (old - 1) / max(new - 1, 1))
     else:
-        one = torch.ones(new, dtype=dtype, device=device)
+        one = torch.ones(new, dtype=dtype, device="cpu")
         source = multiply(pixels.to(dtype) + 0.5, one * old / new, -0.5 * one)
     outside = source < 0
     source = source.clamp(min=0)
@@ -339,7 +357,7 @@ def _axis(
     cell = (low + 1).masked_fill_(outside, 0)
     counts = torch.bincount(cell, minlength=old + 1)
     first = counts.cumsum(0) - counts
-    steps = torch.arange(int(counts.max()), device=device)[:, None]
+    steps = torch.arange(int(counts.max()), device="cpu")[:, None]
     # The pixels of cells without any are never looked at, but must exist.
     spread = (first + torch.minimum(steps, counts - 1)).clamp(0, new - 1)
     cells = slice(int(cell[0]), int(cell[-1]) + 1)
@@ -396,22 +414,23 @@ def _backwards(fma: Multiply, left: Tensor, right: Tensor, columns: Tensor) -> B
 def _arithmetic(
     classes: int,
     dtype: torch.dtype,
-    device: torch.device,
-    channels_last: bool,
+    layout: Layout,
     align_corners: bool,
 ) -> _Arithmetic | None:
     """Find out how PyTorch rounds on this machine; None if it is none of the known ways."""
     size = (14, 131)
-    generator = torch.Generator().manual_seed(0)
-    probe = torch.randn(1, classes, 9, 11, generator=generator, dtype=torch.float64)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    probe = probe.to(device, dtype).contiguous(memory_format=layout)
+    generator = torch.Generator("cpu").manual_seed(0)
+    probe = torch.randn(1, classes, 9, 11, generator=generator, dtype=dtype, device="cpu")
+    if layout != "classes outermost":
+        probe = probe.contiguous(memory_format=torch.channels_last)
+    if layout == "classes innermost":  # with something between the rows
+        probe = F.pad(probe, (0, 1))[..., :-1]
     expected = F.interpolate(probe, size, mode="bilinear", align_corners=align_corners)
     expected = expected[0].flatten(1)
-    every = torch.arange(expected.shape[1], device=device)
+    every = torch.arange(expected.shape[1], device="cpu")
     for index_multiply in (_rounded, _fused):
         rows, columns = (
-            _axis(old, new, align_corners, index_multiply, dtype, device)
+            _axis(old, new, align_corners, index_multiply, dtype)
             for old, new in zip(probe.shape[2:], size, strict=True)
         )
         ways: list[tuple[Formula, Multiply] | None] = [None] * classes

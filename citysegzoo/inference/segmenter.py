@@ -20,6 +20,7 @@ from citysegzoo.inference.segmentation import Segmentation, file_of, label_maps
 from citysegzoo.inference.stream import Failure, Pixels, computed, warn
 from citysegzoo.inference.tiles import Maps, Tiling, blended_rows, tiling
 from citysegzoo.layers import check_flag, check_number, check_positive, check_positives
+from citysegzoo.lead import leading_classes
 from citysegzoo.model import SegmentationModel, require_labels_that_fit, resize_smoothly
 
 
@@ -314,7 +315,7 @@ class Segmenter:
 
 
 def _leaders(scores: Tensor) -> Tensor:
-    return scores.max(0).indices.to(torch.uint8).cpu()
+    return leading_classes(scores[None])[0].cpu()
 
 
 def _batch(images: Sequence[Pixels]) -> Tensor:
