@@ -67,6 +67,14 @@ QUESTIONS = {
         "reports",
         {"cross entropy": "fcn.chen2020_baseline", "Dice": "fcn.chen2020_dice"},
     ),
+    "the network, chen2020's": (
+        "reports",
+        {
+            "FCN": "fcn.chen2020_baseline",
+            "a convolution more": "fcn.chen2020_adapted",
+            "U-Net": "unet.chen2020",
+        },
+    ),
     "the loss, stevens2020's U-Net": (
         "reports",
         {"cross entropy": "unet.stevens2020_run1", "weighted": "unet.stevens2020_run2"},
@@ -107,8 +115,8 @@ ASKED = """\
 ## The reports' questions
 
 Mean IoU of runs that differ in what is asked, all of them in the tables below. Those of chen2020
-differ in the learning rate too: 0.005 in the report for cross entropy, and 0.001 here for Dice, for
-which it names none.
+differ in the learning rate too: 0.005 in the report for the FCN with cross entropy, 0.0001 for the
+U-Net (in batches of 2), and 0.001 here for the others, for which it names none.
 
 """
 MEASURED = """
