@@ -59,6 +59,45 @@ def test_smp_segformer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         torch.testing.assert_close(model(images), theirs(images), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_what_the_layout_knows_stays_where_the_model_is_named(
+    named: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Options without weights, such as align_corners, and the number of channels."""
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    torch.manual_seed(0)
+    theirs = smp.DeepLabV3("resnet18", encoder_weights=None, classes=5, in_channels=4).eval()
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pt")
+    words = ["convert", str(tmp_path / "theirs.pt"), "--output", str(tmp_path / "ours")]
+    assert main([*words, *(["--model", "deeplabv3_resnet18"] if named else [])]) == 0
+    assert "left out" not in capsys.readouterr().out
+    model = citysegzoo.load(tmp_path / "ours")
+    images = torch.rand(1, 4, 64, 96)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(images), theirs(images), rtol=0, atol=1e-4)
+
+
+def test_other_channels_under_our_own_names(tmp_path: Path) -> None:
+    model = citysegzoo.create_model("unet.small", num_classes=3, in_channels=5)
+    torch.save(model.state_dict(), tmp_path / "x.pt")
+    words = ["convert", str(tmp_path / "x.pt"), "--output", str(tmp_path / "ours")]
+    assert main([*words, "--model", "unet.small"]) == 0
+    assert citysegzoo.load(tmp_path / "ours").blueprint.in_channels == 5
+
+
+def test_weights_from_before_batches_were_counted(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The counts that they get do not hide what is left out."""
+    state = torch.load(checkpoint)["state_dict"]
+    for name in [name for name in state if name.endswith("num_batches_tracked")]:
+        del state[name]
+    torch.save(state, tmp_path / "old.pth")
+    assert main(["convert", str(tmp_path / "old.pth"), "--output", str(tmp_path / "ours")]) == 0
+    left = sum(name.startswith("aux_classifier.") for name in state)
+    assert f", {left} left out" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

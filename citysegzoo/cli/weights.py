@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from citysegzoo.cli.common import Commands, check_file_writable, check_not_read
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from citysegzoo.weights.readers import Layout, Suggestion
 
 
 def add_parsers(commands: Commands) -> None:
@@ -64,21 +72,17 @@ def _convert(args: argparse.Namespace) -> int:
     layout = detect_layout(state)
     converted = layout.convert(state)
     if args.model is None:
-        suggestion = layout.model(state)
-        name, classes, options = suggestion.name, suggestion.num_classes, suggestion.options
+        name, options, classes = layout.model(state)
     else:
-        last = converted.get("classifier.conv.weight")
-        if last is None or last.ndim != 4:
-            raise ValueError(
-                f"{args.checkpoint} has no classifier.conv.weight of four dimensions, so it is "
-                f"not of {args.model}; take the whole checkpoint."
-            )
-        name, classes, options = args.model, len(last), {}
-    model = build_model(name, num_classes=classes, in_channels=3, options=options)
+        name, options, classes = _named(args, layout, state, converted)
+    settings = {"in_channels": 3, **options}
+    model = build_model(
+        name, num_classes=classes, in_channels=settings.pop("in_channels"), options=settings
+    )
     load_weights(model, converted, source=str(args.checkpoint))
     if args.labels is not None:
         model.labels = find_label_set(args.labels)
-    left = len(state) - len(converted)
+    left = _weights_among(state) - _weights_among(converted)
     print(f"layout: {layout.name}, {layout.description}")
     print(f"model: {model.name}, {model.num_classes} classes ({model.labels.name})")
     print(f"matched: all {len(converted)} tensors{f', {left} left out' if left > 0 else ''}")
@@ -88,6 +92,40 @@ def _convert(args: argparse.Namespace) -> int:
     )
     print(f"written: {folder}\n  citysegzoo.load({str(folder)!r})")
     return 0
+
+
+def _named(
+    args: argparse.Namespace,
+    layout: Layout,
+    state: Mapping[str, Tensor],
+    converted: Mapping[str, Tensor],
+) -> Suggestion:
+    """The model that was asked for, with the options that the layout knows for it."""
+    import torch
+
+    from citysegzoo.factory import build_model
+    from citysegzoo.weights.readers import Suggestion
+
+    last = converted.get("classifier.conv.weight")
+    if last is None or last.ndim != 4:
+        raise ValueError(
+            f"{args.checkpoint} has no classifier.conv.weight of four dimensions, so it is "
+            f"not of {args.model}; take the whole checkpoint."
+        )
+    with suppress(ValueError):  # our own names say nothing, and parts of a network too little
+        suggestion = layout.model(state)
+        if suggestion.name == args.model:
+            return suggestion
+    with torch.device("meta"):
+        model = build_model(args.model, num_classes=len(last), in_channels=3, options={})
+    first = next(name for name, weight in model.named_parameters() if weight.ndim == 4)
+    channels = converted[first].shape[1:2] if first in converted else ()
+    return Suggestion(args.model, {"in_channels": channels[0]} if channels else {}, len(last))
+
+
+def _weights_among(names: Iterable[str]) -> int:
+    """How many, but for the counts of batches, which old checkpoints do not have yet."""
+    return sum(not name.endswith("num_batches_tracked") for name in names)
 
 
 def _check_nothing_lost(checkpoint: Path, output: Path) -> None:
