@@ -1,7 +1,7 @@
 """How fast a model is, how much memory it takes, and both beside other libraries.
 
-Whatever is compared takes turns, A B A B ..., so that what else the machine does falls on all
-alike; ratios are medians over the rounds.
+Whatever is compared takes turns, A B A B ..., each right after a run of its own that is not timed,
+so that what else the machine does falls on all alike; ratios are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -352,13 +352,16 @@ def _python(code: str, *arguments: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
-        raise ValueError(f"a fresh process failed, maybe for want of memory: {reason}")
+        killed = " (killed, probably for want of memory)" if done.returncode == -9 else ""
+        raise ValueError(f"a fresh process failed{killed}: {reason}")
     return done.stdout
 
 
 def print_peak(name: str, settings: str) -> None:
     """Print, as JSON, the memory that one segmentation adds to this process, in 1e6 bytes."""
     how = Settings(**{**json.loads(settings), "beside": ()})
+    with torch.device("meta"):
+        create_model(name)  # what it imports is no memory that it takes
     before = _memory("VmRSS")
     with _threads(how.threads or torch.get_num_threads()):
         _segmentation(_ready(name)[0], how, _photograph(how.size))()

@@ -128,11 +128,20 @@ PEERS: Mapping[str, Peer] = {
 """What can be measured beside, by name."""
 
 
-def twin(theirs: nn.Module, peer: str) -> tuple[SegmentationModel, Mapping[str, Any]]:
-    """The zoo's network with the layers and weights of a peer's, and the options it takes."""
+def twin(
+    theirs: nn.Module, peer: str, unseen: Mapping[str, Any] | None = None
+) -> tuple[SegmentationModel, Mapping[str, Any]]:
+    """The zoo's network with the layers and weights of a peer's, and the options it takes.
+
+    Args:
+        theirs: The peer's network.
+        peer: What to call it in messages.
+        unseen: Options that its weights do not show, such as ``output_stride``.
+    """
     state = theirs.state_dict()
     layout = detect_layout(state)
     name, options, classes = layout.model(state)
+    options = {**options, **(unseen or {})}
     model = create_model(name, num_classes=classes, **options)
     load_weights(model, layout.convert(state), source=peer)
     return model.eval(), options

@@ -9,6 +9,7 @@ What is collected is kept in camvid.json, in place of what the group had of the 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import re
 from collections.abc import Sequence
@@ -186,19 +187,31 @@ def collect(group: str, folder: Path) -> None:
     """Keep the cards of the finished runs in a folder among those of a group."""
     found = {}
     for file in sorted(folder.glob("*/best.safetensors")):
-        if not (file.parent / "finished.txt").is_file():
-            continue
         model = citysegzoo.load(file)
+        if not finished(file.parent, model.card["command"]):
+            continue
         parameters = sum(p.numel() for p in model.parameters())
         run = file.parent.name
         found[run] = {"run": run, "parameters": parameters, "card": model.card}
     if not found:
         raise SystemExit(f"{folder} holds no finished run.")
+    if group == "reports" and (unknown := set(found) - set(REPORTED)):
+        raise SystemExit(f"{', '.join(sorted(unknown))}: no network of a report; mend the folder.")
     kept = cards()
     runs = {run["run"]: run for run in kept.get(group, [])} | found
     kept[group] = [runs[name] for name in sorted(runs)]
     with replacing(CARDS) as partial:
         partial.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def finished(folder: Path, command: str) -> bool:
+    """Whether a run has trained all epochs of its command."""
+    with (folder / "log.csv").open(newline="") as file:
+        last = max((int(row["epoch"]) for row in csv.DictReader(file)), default=0)
+    words = command.split()
+    if "--epochs" not in words:  # the number of the recipe: only sweep.py says when it is done
+        return (folder / "finished.txt").is_file()
+    return last == int(words[words.index("--epochs") + 1])
 
 
 def cards() -> dict[str, list[dict[str, Any]]]:
@@ -257,12 +270,18 @@ COLUMNS = ["parameters", "loss", "mean IoU, %", "pixel accuracy, %", "epoch kept
 def row(run: dict[str, Any]) -> list[str]:
     """The line of a run in a table."""
     card = run["card"]
-    recipe = citysegzoo.model_info(card["model"]).recipe
-    loss = recipe.loss if recipe and recipe.loss else "cross_entropy"
     figures = (card["score"]["mean_iou"], card["score"]["pixel_accuracy"])
     shown = f"`{run['run']}`"
     percent = [f"{100 * figure:.1f}" for figure in figures]
-    return [shown, f"{run['parameters']:,}", f"`{loss}`", *percent, str(card["epoch"])]
+    return [shown, f"{run['parameters']:,}", f"`{loss_of(run)}`", *percent, str(card["epoch"])]
+
+
+def loss_of(run: dict[str, Any]) -> str:
+    """The loss that a run's command gives, or its recipe's, or train.py's own."""
+    if "--loss" in run["card"]["command"].split():
+        return setting(run, "--loss")
+    recipe = citysegzoo.model_info(run["card"]["model"]).recipe
+    return recipe.loss if recipe and recipe.loss else "cross_entropy"
 
 
 def unsaid(name: str) -> str:
@@ -363,7 +382,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--collect", nargs="+", default=[], metavar="GROUP=FOLDER")
     for given in parser.parse_args(argv).collect:
-        group, _, folder = given.partition("=")
+        group, named, folder = given.partition("=")
+        if not named:
+            parser.error(f"--collect takes GROUP=FOLDER, not {given}")
         collect(group, Path(folder))
     with replacing(PAGE) as partial:
         partial.write_text(page())

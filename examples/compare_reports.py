@@ -39,7 +39,7 @@ def measured(runs: list[sweep.Run]) -> str:
         [
             f"`{run.name}`",
             f"{sum(p.numel() for p in run.model.parameters()):,}",
-            str(citysegzoo.model_info(run.name).recipe.loss),
+            sweep.loss_of(run),
             sweep.percent(run.kept["mean_iou"]),
             sweep.percent(run.pixel_accuracy),
             f"{run.kept['epoch']:g}",

@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import citysegzoo
+from citysegzoo.cli.common import check_file_writable
 from citysegzoo.data import CAMVID_11, CITYSCAPES_34, CamVid, Cityscapes, LabelSet
 from citysegzoo.data.cityscapes import LABELS as CITYSCAPES_VALUES
 from citysegzoo.files import replacing, write_image
@@ -105,8 +106,8 @@ def predict(
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    if args.output and not args.output.absolute().parent.is_dir():
-        raise FileNotFoundError(f"the folder of {args.output} does not exist; create it first.")
+    if args.output:
+        check_file_writable(args.output)
     if Path(args.model).exists() or "/" in args.model:
         model = citysegzoo.load(args.model)
     else:

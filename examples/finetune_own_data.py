@@ -96,6 +96,7 @@ def main(argv: list[str] | None = None) -> None:
     train, val = open_data(args, labels)
     model = create(args, labels)
     start = copy.deepcopy(dict(model.card))
+    device = next(model.parameters()).device
     loader = DataLoader(train, args.batch_size, shuffle=True, drop_last=True)
     criterion = CombinedLoss(CrossEntropyLoss(), DiceLoss())  # both leave 255 out
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -108,8 +109,8 @@ def main(argv: list[str] | None = None) -> None:
         model.train()
         total = 0.0
         for images, targets in loader:
-            logits = model(model.preprocessing(images.to(args.device)))
-            loss = criterion(logits, targets.to(args.device))
+            logits = model(model.preprocessing(images.to(device)))
+            loss = criterion(logits, targets.to(device))
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -131,6 +132,14 @@ def conditions(runs: list[Run], args: argparse.Namespace) -> str:
         f"`train.py {shlex.join(common(args))}`; how far another seed would move a row was not "
         "measured."
     )
+
+
+def loss_of(run: Run) -> str:
+    """The loss of a run: the one that its command gives, or its recipe's, or train.py's own."""
+    words = shlex.split(run.model.card["command"])
+    recipe = citysegzoo.model_info(run.model.card["model"]).recipe
+    given = [after for word, after in pairwise(words) if word == "--loss"]
+    return given[-1] if given else (recipe and recipe.loss) or "cross_entropy"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -53,12 +53,28 @@ def test_only_finished_runs_are_collected(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(write, "CARDS", tmp_path / "camvid.json")
     with pytest.raises(SystemExit, match="no finished run"):
         write.collect("reports", tmp_path)
-    for name in ("done", "stopped"):
+    for name, epochs in (("stopped", 2), ("unet.chen2020", 3)):
         (tmp_path / name).mkdir()
         model = citysegzoo.create_model("unet.small", num_classes=11, widths=(4, 8))
-        model.card = {"command": name}
+        model.card = {"command": f"{name} --epochs 3 --output {name}"}
         save_pretrained(model, tmp_path / name / "best.safetensors")
-    (tmp_path / "done" / "finished.txt").touch()
+        log = "".join(f"{epoch},0.1\n" for epoch in range(1, epochs + 1))
+        (tmp_path / name / "log.csv").write_text(f"epoch,loss\n{log}")
     write.collect("reports", tmp_path)
     (kept,) = write.cards()["reports"]
-    assert kept["run"] == kept["card"]["command"] == "done"
+    assert kept["run"] == "unet.chen2020"
+    assert kept["card"]["command"].startswith("unet.chen2020")
+
+
+def test_what_is_no_reported_network_is_not_collected_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "CARDS", tmp_path / "camvid.json")
+    (tmp_path / "mine").mkdir()
+    model = citysegzoo.create_model("unet.small", num_classes=11, widths=(4, 8))
+    model.card = {"command": "--epochs 1"}
+    save_pretrained(model, tmp_path / "mine" / "best.safetensors")
+    (tmp_path / "mine" / "log.csv").write_text("epoch,loss\n1,0.1\n")
+    with pytest.raises(SystemExit, match="mine: no network of a report"):
+        write.collect("reports", tmp_path)
+    assert not write.CARDS.exists()

@@ -109,7 +109,8 @@ def _compare(args: argparse.Namespace) -> int:
                 }
                 picture = contact_sheet(pixels, predictions, label_set)
         except FAILURES as error:
-            if args.debug or (len(photos) == 1 and not isinstance(error, RuntimeError)):
+            told = isinstance(error, (RuntimeError, MemoryError))  # with the photograph and advice
+            if args.debug or (len(photos) == 1 and not told):
                 raise
             tqdm.write(f"citysegzoo: error: {Failure(str(photo), error)}", file=sys.stderr)
             failures += 1

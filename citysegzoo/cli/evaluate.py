@@ -70,7 +70,8 @@ def _evaluate(args: argparse.Namespace) -> int:
                 with replacing(args.json) as partial:
                     partial.write_text(json.dumps(scores.to_dict(), indent=4))
         except OSError as error:
-            reason = error.strerror or error
-            raise OSError(f"{args.json} cannot be written: {reason}.") from error
+            if error.errno is None:  # a sentence of `replacing`
+                raise
+            raise OSError(f"{args.json} cannot be written: {error.strerror}.") from error
     print(f"{labels.name}, {counted(len(pairing.pairs), 'frame')}\n\n{scores.table()}")
     return 0

@@ -68,7 +68,10 @@ def _show(args: argparse.Namespace) -> int:
     for name in options:
         if name not in info.options:
             hint = suggestion(name, info.options)
-            raise TypeError(f"model {info.name!r} has no option {name!r}{hint}; --help says more.")
+            raise TypeError(
+                f"model {info.name!r} has no option {name!r}{hint}; `citysegzoo show {info.name}` "
+                "lists those that it has."
+            )
     with torch.device("meta"):
         model = create_model(info.name, num_classes=args.num_classes, **options)
     print(f"{info.name}\n{info.summary}\n")

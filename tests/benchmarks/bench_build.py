@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_build.py
 
-Each pair is timed in turn, A B A B ..., after one round that does not count.
+Each pair is timed in turn, A B A B ..., each right after one of its own that does not count.
 """
 
 import torch

@@ -3,9 +3,9 @@
     python tests/benchmarks/bench_evaluate.py
 
 Draws frames of 1024x2048 with instances (seeded) into a temporary folder and evaluates them in
-turn, A B A B ..., after one round that does not count: reading the PNGs, confusion matrix,
-categories and iIoU. Says whether all numbers of the two agree. cityscapesscripts runs as pip
-installs it, in Python; its optional Cython extension is not built.
+turn, A B A B ..., each right after one of its own that does not count: reading the PNGs, confusion
+matrix, categories and iIoU. Says whether all numbers of the two agree. cityscapesscripts runs as
+pip installs it, in Python; its optional Cython extension is not built.
 """
 
 import argparse

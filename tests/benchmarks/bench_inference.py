@@ -4,7 +4,7 @@
 
 Networks have random weights. "plain" is what a user of a model writes without this package:
 preprocess, forward, argmax, float32, contiguous; "smp" is that with segmentation-models-pytorch's
-network of the same architecture, where it has one. Each part is on alone, then all are together.
+network, whose layers and weights the zoo's has too. Each part is on alone, then all are together.
 Logits are enlarged as a whole in "plain" and "smp" alone. Freed memory is kept for the time of one
 photograph and given back after it, so that nothing else profits.
 """
@@ -18,9 +18,10 @@ import numpy as np
 import torch
 
 import citysegzoo
-from citysegzoo.benchmark import in_turn, print_times, ratio
+from citysegzoo.benchmark import count_flops, in_turn, print_times, ratio
 from citysegzoo.inference import Segmenter
 from citysegzoo.memory import freed_memory_kept
+from citysegzoo.peers import twin
 
 CLASSES = 19
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -31,8 +32,8 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
         {"encoder_name": "resnet101", "encoder_output_stride": 16},
     ),
 }
-OPTIONS = {"deeplabv3_resnet101": {"output_stride": 16}}
-OFF = {"fold": False, "channels_last": False, "precision": "fp32"}
+UNSEEN = {"deeplabv3_resnet101": {"output_stride": 16}}
+OFF = {"fold": False, "channels_last": False, "precision": "fp32", "device": "cpu"}
 PARTS: dict[str, dict[str, Any]] = {
     "fused labels alone": {},
     "and folded": {"fold": True},
@@ -63,14 +64,15 @@ def runs_of(
     name: str, pixels: np.ndarray, *, compiled: bool, peers: bool
 ) -> dict[str, Callable[[], np.ndarray]]:
     """Every way to a label map."""
+    import segmentation_models_pytorch as smp
+
     torch.manual_seed(0)
-    model = citysegzoo.create_model(name, num_classes=CLASSES, **OPTIONS.get(name, {})).eval()
+    kind, options = NETWORKS[name]
+    peer = getattr(smp, kind)(encoder_weights=None, classes=CLASSES, **options).eval()
+    model, _ = twin(peer, "smp", UNSEEN.get(name))
+    print(f"{count_flops(model, pixels.shape[:2]) / 1e9:.0f} GFLOPs")
     runs: dict[str, Callable[[], np.ndarray]] = {"plain": lambda: plain(model, pixels)}
     if peers:
-        import segmentation_models_pytorch as smp
-
-        kind, options = NETWORKS[name]
-        peer = getattr(smp, kind)(encoder_weights=None, classes=CLASSES, **options).eval()
         runs["smp"] = lambda: plain(peer, pixels)
     runs["inference mode alone"] = lambda: plain(model, pixels, torch.inference_mode)
     for part, options in PARTS.items():
@@ -106,8 +108,8 @@ def main() -> None:
         print_times(times)
         for part in list(runs)[1:]:
             same = (results[part] == results["plain"]).mean()
-            agreement = "" if part == "smp" else f", {same:.3%} of the labels the same"
-            print(f"{part}: {ratio(times, 'plain', part):.2f} times as fast as plain{agreement}")
+            faster = f"{ratio(times, 'plain', part):.2f} times as fast as plain"
+            print(f"{part}: {faster}, {same:.3%} of the labels the same")
             if "smp" in runs and part != "smp":
                 print(f"    {ratio(times, 'smp', part):.2f} times as fast as smp")
 

@@ -28,7 +28,7 @@ torch.save(theirs.state_dict(), f"{folder}/torchvision.pth")
 
 # Memory that is mapped from a file and can be dropped again is no memory that a load takes.
 MEASURE = """
-import json, resource, sys, threading, time
+import json, sys, threading, time
 def private():
     fields = dict(line.split(":") for line in open("/proc/self/status") if line.startswith("Rss"))
     return sum(int(fields[name].split()[0]) for name in ("RssAnon", "RssShmem")) / 1024
@@ -39,7 +39,6 @@ before = peak[0]
 def watch():
     while not done.wait(0.001):
         peak.append(private())
-{first}
 watcher = threading.Thread(target=watch)
 if len(sys.argv) > 2:
     watcher.start()
@@ -73,7 +72,7 @@ LOADS = {
 def one(name: str, folder: str, *, memory: bool) -> tuple[float, float]:
     """Seconds and added MiB of one load, in a process of its own; watching memory costs time."""
     imports, load = LOADS[name]
-    program = MEASURE.format(imports=imports, first="", load=load)
+    program = MEASURE.format(imports=imports, load=load)
     command = [sys.executable, "-c", program, folder, *(["memory"] if memory else [])]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)

@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_losses.py
 
 Logits (2, 19, 512, 1024), blocks of labels, 5 % ignored. Every loss is timed in turn with the
-peers' (segmentation-models-pytorch, monai, torch), after one round that does not count. Peers
-without an ignored label get labels without one.
+peers' (segmentation-models-pytorch, monai, torch), each right after one of its own that does not
+count. Peers without an ignored label get labels without one.
 """
 
 import argparse

@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("auto", "fp32"), default="auto")
     args = parser.parse_args()
     model = citysegzoo.create_model(citysegzoo.DEFAULT_MODEL, pretrained=True)
-    segmenter = Segmenter(model, tile=args.tile, precision=args.precision)
+    segmenter = Segmenter(model, tile=args.tile, precision=args.precision, device="cpu")
     segmenter(np.zeros((64, 64, 3), np.uint8))
     shape = (*args.size, 3)
     with tempfile.NamedTemporaryFile() as file:

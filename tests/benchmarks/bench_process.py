@@ -64,7 +64,7 @@ PROCESSES = {
     "citysegzoo": """
 import sys, citysegzoo
 from citysegzoo.inference import Segmenter
-segmenter = Segmenter(citysegzoo.load(f"{sys.argv[1]}/ours"))
+segmenter = Segmenter(citysegzoo.load(f"{sys.argv[1]}/ours"), device="cpu")
 labels = segmenter(f"{sys.argv[1]}/street.png").labels
 assert labels.shape == (256, 512)
 """,

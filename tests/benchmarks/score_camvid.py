@@ -36,6 +36,9 @@ def main() -> None:
     if averaging and (args.record or args.enlarge > 1):
         parser.error("--scales and --flip go neither with --record nor with --enlarge")
 
+    if args.record and (args.split != "val" or args.enlarge > 1):
+        parser.error("--record is for what the card says: the validation images as they are")
+
     model = citysegzoo.create_model(args.model, pretrained="camvid")
     if averaging:
         segmenter = Segmenter(model, precision="fp32", scales=args.scales, flip=args.flip)
@@ -58,9 +61,9 @@ def main() -> None:
     if args.record:
         record = find_record(args.model, "camvid")
         card = record.card
-        card["score"]["mean_iou"] = round(scores.mean_iou, 4)
-        card["score"]["pixel_accuracy"] = round(scores.pixel_accuracy, 4)
-        card["score"]["class_iou"] = {name: round(v, 4) for name, v in scores.class_iou.items()}
+        card["score"]["mean_iou"] = round(scores.mean_iou, 5)
+        card["score"]["pixel_accuracy"] = round(scores.pixel_accuracy, 5)
+        card["score"]["class_iou"] = {name: round(v, 5) for name, v in scores.class_iou.items()}
         given = "" if args.model == parser.get_default("model") else f" --model {args.model}"
         card["score"]["command"] = f"python tests/benchmarks/score_camvid.py --root camvid{given}"
         save_checkpoint(record.file, load_checkpoint(record.file), card, dtype=torch.float16)
