@@ -376,38 +376,37 @@ def _rounded(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     return a * b + c
 
 
-# The orders in which PyTorch's kernels sum up: logits a b / c d, weights of the right ones and of
-# the lower ones.
+# The orders in which PyTorch's kernels sum up the corners 0 1 / 2 3, by weights of the right
+# ones and of the lower ones.
 def _by_axis(fma: Multiply, left: Tensor, right: Tensor, columns: Tensor) -> Between:
     """Columns first: maps with the classes outermost."""
     across = fma(left, 1 - columns, right * columns)
     return lambda rows: fma(across[:-1], 1 - rows, across[1:] * rows)
 
 
-def _forwards(fma: Multiply, left: Tensor, right: Tensor, columns: Tensor) -> Between:
-    """By corners: the last classes of maps with the classes innermost."""
-    (a, c), (b, d) = (left[:-1], left[1:]), (right[:-1], right[1:])
-    others = 1 - columns
+def _by_corners(*order: int) -> Formula:
+    """By corners, of the numbers 0 to 3, in this order: maps with the classes innermost."""
 
-    def between(rows: Tensor) -> Tensor:
-        up = 1 - rows
-        values = fma(a, up * others, b * (up * columns))
-        return fma(d, rows * columns, fma(c, rows * others, values))
+    def formula(fma: Multiply, left: Tensor, right: Tensor, columns: Tensor) -> Between:
+        corners = (left[:-1], right[:-1], left[1:], right[1:])
 
-    return between
+        def between(rows: Tensor) -> Tensor:
+            weights = [
+                row * column for row in (1 - rows, rows) for column in (1 - columns, columns)
+            ]
+            first, *others = order
+            values = corners[first] * weights[first]
+            for i in others:
+                values = fma(corners[i], weights[i], values)
+            return values
+
+        return between
+
+    return formula
 
 
-def _backwards(fma: Multiply, left: Tensor, right: Tensor, columns: Tensor) -> Between:
-    """By corners: the classes of such maps that fill whole vector registers."""
-    (a, c), (b, d) = (left[:-1], left[1:]), (right[:-1], right[1:])
-    others = 1 - columns
-
-    def between(rows: Tensor) -> Tensor:
-        up = 1 - rows
-        values = fma(d, rows * columns, c * (rows * others))
-        return fma(a, up * others, fma(b, up * columns, values))
-
-    return between
+# The last classes, and those that fill whole vector registers.
+_FORMULAS = (_by_axis, _by_corners(1, 0, 2, 3), _by_corners(2, 3, 1, 0))
 
 
 @lru_cache
@@ -434,7 +433,7 @@ def _arithmetic(
             for old, new in zip(probe.shape[2:], size, strict=True)
         )
         ways: list[tuple[Formula, Multiply] | None] = [None] * classes
-        for formula in (_by_axis, _forwards, _backwards):
+        for formula in _FORMULAS:
             for multiply in (_fused, _rounded):
                 way = _Arithmetic(index_multiply, [(slice(None), formula, multiply)])
                 values = _Upsampling(probe[0], rows, columns, dtype, way)._pixels(every)
