@@ -307,7 +307,7 @@ def _undecodable(error: Exception, name: str) -> ValueError:
     if isinstance(error, PIL.Image.DecompressionBombError):
         return ValueError(
             f"{name} has more pixels than Pillow opens for safety; make it smaller or, if you "
-            f"trust it, raise PIL.Image.MAX_IMAGE_PIXELS (segment --max-megapixels)."
+            f"trust it, raise PIL.Image.MAX_IMAGE_PIXELS (--max-megapixels)."
         )
     if isinstance(error, MemoryError):
         return ValueError(f"{name} does not fit into memory; make it smaller.")

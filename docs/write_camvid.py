@@ -225,7 +225,7 @@ def page() -> str:
     groups = cards()
     order = {name: i for i, name in enumerate(REPORTED)}
     runs = sorted(groups["reports"], key=lambda run: order[run["run"]])
-    epochs, crop = setting(runs[0], "--epochs"), "x".join(setting(runs[0], "--crop", 2).split())
+    epochs, crop = same(runs, "--epochs"), "x".join(same(runs, "--crop", 2).split())
     names = [run["run"] for run in runs]
     head = INTRODUCTION.format(count=len(runs), reported=len(REPORTED), epochs=epochs, crop=crop)
     text = f"{MARK}\n\n{head}{ASKED}{answers(groups)}{MEASURED}"
@@ -368,6 +368,14 @@ def setting(run: dict[str, Any], name: str, count: int = 1) -> str:
     words = run["card"]["command"].split()
     start = words.index(name) + 1
     return " ".join(words[start : start + count])
+
+
+def same(runs: Sequence[dict[str, Any]], name: str, count: int = 1) -> str:
+    """What follows an option in the commands of all runs, which the page says of all."""
+    given = {setting(run, name, count): run["run"] for run in runs}
+    if len(given) > 1:
+        raise SystemExit(f"{name} differs: {given}; the page is of runs that are trained alike.")
+    return next(iter(given))
 
 
 def table(head: Sequence[str], rows: Any) -> str:

@@ -1,5 +1,6 @@
 """Contact sheets: disagreement, several label sets, the command."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -234,6 +235,31 @@ def test_command_on_several(photo: Path, models, tmp_path: Path, capsys, monkeyp
     assert out.count("all 2 agree on") == 2
     names = sorted(path.name for path in (tmp_path / "compared").iterdir())
     assert names == ["other_compared.jpg", "street_compared.jpg"]
+
+
+def test_a_sheet_that_cannot_be_written_stops_no_other(
+    photo: Path, models, tmp_path: Path, capsys
+) -> None:
+    other, output = tmp_path / "other.png", tmp_path / "sheets.v2"
+    Image.open(photo).save(other)
+    (output / "other_compared.jpg").mkdir(parents=True)
+    assert compared([str(other), str(photo), "--output", str(output)], models["one"]) == 2
+    assert "1 of 2 photographs failed, 1 are done." in capsys.readouterr().err
+    assert (output / "street_compared.jpg").is_file()
+
+
+def test_max_megapixels(photo: Path, models, tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # fonts are images too
+    arguments = [str(photo), "--output", str(tmp_path / "sheet.png")]
+    assert compared(arguments, models["one"]) == 2
+    assert "(--max-megapixels)" in told(capsys)
+    assert compared([*arguments, "--max-megapixels", "1"], models["one"]) == 0
+
+
+def test_called_from_python_it_leaves_warnings_as_they_were() -> None:
+    before = warnings.showwarning
+    assert main(["models", "unet.small"]) == 0
+    assert warnings.showwarning is before
 
 
 def test_one_model(photo: Path, models, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from citysegzoo.cli import main as citysegzoo_command
 from citysegzoo.data import CAMVID_11, CITYSCAPES_CATEGORIES, LabelSet, draw_streets
 from citysegzoo.data.labels import CITYSCAPES_CLASSES
 from citysegzoo.images import read_ids
+from citysegzoo.inference import Segmenter
 from citysegzoo.metrics import ConfusionMatrix
 from citysegzoo.pretrained import save_pretrained
 from citysegzoo.registry import DECODERS
@@ -302,9 +303,23 @@ def test_segment_photos(place: Path, capsys: pytest.CaptureFixture[str]) -> None
         labels = np.asarray(Image.open(place / "segmented" / f"{photo.stem}_labels.png"))
         assert labels.shape == (64, 128)
         assert (place / "segmented" / f"{photo.stem}_overlay.jpg").is_file()
-        assert photo.name in said
+        assert f"{photo.stem}: " in said
     model = citysegzoo.create_model(citysegzoo.DEFAULT_MODEL, pretrained=True)
-    assert np.array_equal(labels, model.segment(photos[-1]).labels)
+    assert np.array_equal(labels, Segmenter(model)(photos[-1]).labels)
+
+
+def test_segment_photos_names_the_broken_and_goes_on(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, output = place / "one-broken", place / "others"
+    folder.mkdir()
+    (folder / "a.png").write_text("no picture")
+    Image.new("RGB", (64, 48)).save(folder / "b.png")
+    script = example("segment_photos")
+    assert script.main([str(folder), "--output", str(output)]) == 2
+    assert "segment_photos.py: " in (err := capsys.readouterr().err)
+    assert "a.png" in err
+    assert sorted(file.name for file in output.iterdir()) == ["b_labels.png", "b_overlay.jpg"]
 
 
 def test_segment_photos_loses_none(place: Path) -> None:

@@ -1,5 +1,8 @@
 """Batch norm folded into convolutions: where it may be, where it must not, and how exactly."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -155,6 +158,23 @@ def test_weights_are_replaced_not_written_to() -> None:
     assert model[0].weight is not weight
     assert torch.equal(weight, before[0])
     assert torch.equal(bias, before[1])
+
+
+def test_weights_that_were_folded_are_freed_at_once() -> None:
+    model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    weight = weakref.ref(model[0].weight)
+    gc.disable()
+    try:
+        assert fold_batch_norm(model, torch.zeros(1, 3, 8, 8)) == 1
+        assert weight() is None
+    finally:
+        gc.enable()
+
+
+def test_torchs_default_device_changes_nothing() -> None:
+    model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    with torch.device("meta"):
+        assert fold_batch_norm(model, torch.zeros(1, 3, 8, 8)) == 1
 
 
 def test_training_mode_is_refused() -> None:

@@ -181,6 +181,10 @@ def test_a_model_that_changed_needs_another_segmenter(settings: dict[str, Any]) 
         lambda model: [p.add_(1) for p in model.parameters()],
         lambda model: model.load_state_dict(drawn("unet.small", widths=(4, 8)).state_dict()),
         lambda model: model.half(),
+        lambda model: model.load_state_dict(
+            drawn("unet.small", widths=(4, 8)).state_dict(), assign=True
+        ),
+        lambda model: setattr(model, "classifier", copy.deepcopy(model.classifier)),
     ):
         model = drawn("unet.small", widths=(4, 8))
         segmenter = Segmenter(model, **settings)
@@ -218,6 +222,23 @@ def test_images_of_one_name_are_numbered(tmp_path: Path) -> None:
     assert names == ["pages", "pages_1", "pages_2"]
 
 
+def test_no_two_results_of_a_stream_have_one_name(tmp_path: Path) -> None:
+    files = [tmp_path / folder / name for folder, name in
+             (("x", "a.png"), ("y", "a.png"), ("y", "a_1.png"), ("y", "image_0.png"))]  # fmt: skip
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(picture(40, 40)).save(file)
+    segmenter = Segmenter(pointwise(), **EXACT)
+
+    def names(*images: Any) -> list[str]:
+        return [result.name for result in segmenter.stream(images)]
+
+    assert names(*files) == ["a", "a_1", "a_1_2", "image_0"]
+    assert names(picture(40, 40), files[3]) == ["image_0", "image_0_1"]
+    assert names(files[3], picture(40, 40)) == ["image_0", "image_1"]
+    assert names(picture(40, 40), picture(40, 40)) == ["image_0", "image_1"]
+
+
 def test_failures_hold_nothing(tmp_path: Path) -> None:
     """Their tracebacks would hold images and activations until the end of a long run."""
     for name in ("a.png", "b.png"):
@@ -241,6 +262,12 @@ def test_failures_hold_nothing(tmp_path: Path) -> None:
     gc.collect()
     assert len(failures) == 2
     assert len(seen) == 3  # both at once, then one by one
+    assert not any(x() is not None for x in seen)
+    seen.clear()
+    kept: list[Failure] = []
+    assert not list(segmenter.stream([picture(40, 40)] * 3, on_error=kept.append))
+    gc.collect()
+    assert len(kept) == len(seen) == 3
     assert not any(x() is not None for x in seen)
 
 
@@ -271,6 +298,40 @@ def test_tiles_leave_other_threads_their_cores() -> None:
             assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(cores)
+
+
+def test_threads_that_use_tiles_at_once_leave_the_cores_too() -> None:
+    cores = torch.get_num_threads()
+
+    def use() -> None:
+        with one_core():
+            pass
+
+    torch.set_num_threads(2)
+    try:
+        for _ in range(50):
+            threads = [threading.Thread(target=use) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            with ThreadPoolExecutor(1) as fresh:
+                assert fresh.submit(torch.get_num_threads).result() == 2
+    finally:
+        torch.set_num_threads(cores)
+
+
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float64])
+def test_torchs_default_type_changes_nothing(default: torch.dtype) -> None:
+    model, pixels = drawn("unet.small", widths=(4, 8)), picture(40, 40)
+    images = torch.from_numpy(pixels).permute(2, 0, 1)
+    expected, labels = model.preprocessing(images), Segmenter(model, **PLAIN)(pixels).labels
+    torch.set_default_dtype(default)
+    try:
+        assert torch.equal(model.preprocessing(images), expected)
+        assert np.array_equal(Segmenter(model, **PLAIN)(pixels).labels, labels)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_half_precision_models_are_computed_in_the_asked_one() -> None:

@@ -37,8 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif isinstance(getattr(sys, stream), io.TextIOWrapper):
             # A name that the terminal's encoding cannot show stops nothing.
             getattr(sys, stream).reconfigure(errors="backslashreplace")
+    with warnings.catch_warnings():  # who calls this from Python keeps their own
+        warnings.showwarning = lambda message, *_: say(f"warning: {message}")
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     args = argparse.Namespace(debug=False)
-    warnings.showwarning = lambda message, *_: say(f"warning: {message}")
     status = 0
     try:
         _parser().parse_args(arguments, args)

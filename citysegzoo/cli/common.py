@@ -42,6 +42,16 @@ def add_tile(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_max_megapixels(parser: argparse.ArgumentParser) -> None:
+    """Add the option that opens images which Pillow takes for an attack."""
+    parser.add_argument(
+        "--max-megapixels",
+        type=float,
+        metavar="N",
+        help="open larger images than Pillow does for safety, if you trust them",
+    )
+
+
 def _tile(text: str) -> tuple[int, ...]:
     """``1024`` or ``512x1024`` of the command line."""
     sides = tuple(map(int, text.lower().split("x")))

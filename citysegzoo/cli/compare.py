@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import mimetypes
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from citysegzoo.cli.common import (
     Commands,
     add_hardware,
+    add_max_megapixels,
     add_palette,
     add_tile,
     check_file_writable,
@@ -58,6 +60,7 @@ def add_parsers(commands: Commands) -> None:
     )
     add_hardware(compare)
     add_tile(compare)
+    add_max_megapixels(compare)
     add_palette(compare)
     compare.set_defaults(run=_compare)
 
@@ -66,7 +69,7 @@ def _compare(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from citysegzoo.files import write_image
-    from citysegzoo.images import read_image
+    from citysegzoo.images import images_up_to, read_image
     from citysegzoo.inference import Failure, Segmenter, find_images
     from citysegzoo.inference.stream import FAILURES
     from citysegzoo.memory import memory_limited
@@ -93,7 +96,7 @@ def _compare(args: argparse.Namespace) -> int:
         make_folder(args.output)
 
     on_cpu = segmenters[0].device.type == "cpu"
-    failures = 0
+    failures, limit = 0, args.max_megapixels
     for photo, sheet in tqdm(
         zip(photos, sheets, strict=True),
         total=len(photos),
@@ -102,12 +105,13 @@ def _compare(args: argparse.Namespace) -> int:
     ):
         try:
             with memory_limited() if on_cpu else nullcontext():
-                pixels = read_image(photo)
+                with images_up_to(limit) if limit is not None else nullcontext():
+                    pixels = read_image(photo)
                 predictions = {
                     name: table[segmenter(pixels).labels]
                     for name, table, segmenter in zip(names, tables, segmenters, strict=True)
                 }
-                picture = contact_sheet(pixels, predictions, label_set)
+                write_image(contact_sheet(pixels, predictions, label_set), sheet)
         except FAILURES as error:
             told = isinstance(error, (RuntimeError, MemoryError))  # with the photograph and advice
             if args.debug or (len(photos) == 1 and not told):
@@ -115,7 +119,6 @@ def _compare(args: argparse.Namespace) -> int:
             tqdm.write(f"citysegzoo: error: {Failure(str(photo), error)}", file=sys.stderr)
             failures += 1
             continue
-        write_image(picture, sheet)
         agreed = (disagreement(list(predictions.values())) == 0).mean()
         share = f"all {len(names)} agree on {100 * agreed:.1f} %" if len(names) > 1 else names[0]
         tell(f"{photo}: {share}\n  -> {sheet}")
@@ -127,12 +130,14 @@ def _compare(args: argparse.Namespace) -> int:
 def _sheets(photos: Sequence[Path], output: Path) -> list[Path]:
     """The file of each photograph's sheet, none of which may be one that is read, or another's."""
     suffix = output.suffix.lower()
-    if not suffix or (output.is_dir() and suffix not in _SUFFIXES):
+    if suffix not in _SUFFIXES:
+        picture = (mimetypes.guess_type(output.name)[0] or "").startswith("image/")
+        if picture and not output.is_dir():
+            raise ValueError(
+                f"{output} is neither a folder nor a picture that a sheet is written as; name one "
+                "ending in .png or .jpg."
+            )
         sheets = [output / f"{photo.stem}_compared.jpg" for photo in photos]
-    elif suffix not in _SUFFIXES:
-        raise ValueError(
-            f"{output} is neither a folder nor a picture; name one ending in .png or .jpg."
-        )
     elif len(photos) > 1:
         raise ValueError(f"{output} holds the sheet of one image; name a folder for {len(photos)}.")
     else:

@@ -10,6 +10,7 @@ from pathlib import Path
 from citysegzoo.cli.common import (
     Commands,
     add_hardware,
+    add_max_megapixels,
     add_palette,
     add_tile,
     make_folder,
@@ -39,12 +40,7 @@ def add_parsers(commands: Commands) -> None:
     segment.add_argument("--output", type=Path, default=Path("segmented"), metavar="FOLDER")
     add_hardware(segment)
     add_tile(segment)
-    segment.add_argument(
-        "--max-megapixels",
-        type=float,
-        metavar="N",
-        help="open larger images than Pillow does for safety, if you trust them",
-    )
+    add_max_megapixels(segment)
     segment.add_argument("--overlap", type=int, metavar="N", help="of tiles [a quarter of them]")
     segment.add_argument(
         "--scales",

@@ -54,8 +54,11 @@ class Preprocessing:
             )
         if self.channel_order == "BGR":
             images = images.flip(-3)
-        mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
+        # float32 whatever torch's default is
+        mean, std = (
+            torch.tensor(numbers, dtype=torch.float32, device=images.device).view(3, 1, 1)
+            for numbers in (self.mean, self.std)
+        )
         return (images.float() / 255 - mean) / std
 
 

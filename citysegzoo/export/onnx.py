@@ -148,16 +148,16 @@ def resize_by_matrices(x: Tensor, size: Sequence[int]) -> Tensor:
 
     ONNX has an antialiased resize too, but that of onnxruntime differs by 1e-3.
     """
-    rows = _resize_matrix(x.shape[-2], size[0])
-    columns = _resize_matrix(x.shape[-1], size[1])
+    rows = _resize_matrix(x.shape[-2], size[0], x.device)
+    columns = _resize_matrix(x.shape[-1], size[1], x.device)
     return rows @ x @ columns.T
 
 
-def _resize_matrix(inputs: int, outputs: int) -> Tensor:
+def _resize_matrix(inputs: int, outputs: int, device: torch.device) -> Tensor:
     """``(outputs, inputs)``: triangles of one input pixel, wider where the image gets smaller."""
-    places = torch.arange(inputs) + 0.5
-    step = torch.as_tensor(inputs, dtype=torch.float32) / outputs
-    centers = (torch.arange(outputs) + 0.5) * step
+    places = torch.arange(inputs, device=device) + 0.5
+    step = torch.as_tensor(inputs, dtype=torch.float32, device=device) / outputs
+    centers = (torch.arange(outputs, device=device) + 0.5) * step
     distance = (places - centers[:, None]).abs() / step.clamp(min=1)
     weights = (1 - distance).clamp(min=0)
     return weights / weights.sum(1, keepdim=True)

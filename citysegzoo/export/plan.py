@@ -9,6 +9,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -135,16 +136,22 @@ class Plan:
             "card": dict(model.card),
         }
 
+    @cached_property
+    def _expected(self) -> list[tuple[Tensor, Tensor]]:
+        """Other images than recorded, and the model's own logits of them."""
+        images = self.others()
+        with torch.inference_mode():
+            logits = [self.graph.logits(one) for one in images]
+        if not all(one.isfinite().all() for one in logits):
+            raise ValueError(
+                f"{self.name} gives logits that are no finite numbers: its weights are damaged, or "
+                "its training failed; nothing is written."
+            )
+        return list(zip(images, logits, strict=True))
+
     def compare(self, run: Any, kind: Output) -> None:
         """Raise if what was exported differs from the model on other images than recorded."""
-        for images in self.others():
-            with torch.inference_mode():
-                logits = self.graph.logits(images)
-            if not logits.isfinite().all():
-                raise ValueError(
-                    f"{self.name} gives logits that are no finite numbers: its weights are "
-                    "damaged, or its training failed; nothing is written."
-                )
+        for images, logits in self._expected:
             try:
                 given = torch.from_numpy(run(images))
             except Exception as error:
@@ -169,11 +176,11 @@ class Plan:
         return "" if self.size else " One size may work: size=(H, W), --size H W."
 
     def images(self, count: int, height: int, width: int) -> Tensor:
-        generator = torch.Generator().manual_seed(count)
+        generator = torch.Generator("cpu").manual_seed(count)
         shape = (count, self.channels, height, width)
         if self.input == "pixels":
-            return torch.randint(256, shape, generator=generator, dtype=torch.uint8)
-        return torch.randn(shape, generator=generator)
+            return torch.randint(256, shape, generator=generator, dtype=torch.uint8, device="cpu")
+        return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
 
 
 def _difference(logits: Tensor, given: Tensor, kind: Output) -> str:

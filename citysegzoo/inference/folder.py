@@ -45,6 +45,11 @@ def segment_folder(
         (on_error or warn)(failure)
         failures.append(without_frames(failure))
 
+    def failed_in_turn(failure: Failure) -> None:
+        while unwritten:
+            settle()
+        failed(failure)
+
     def settle() -> None:
         result, writing = unwritten.popleft()
         try:
@@ -60,7 +65,7 @@ def segment_folder(
     with (
         tqdm(total=len(files), unit="photo", disable=None if shown else True) as bar,
         ThreadPoolExecutor(1) as writer,
-        closing(segmenter.stream(files, batch_size=batch_size, on_error=failed)) as results,
+        closing(segmenter.stream(files, batch_size=batch_size, on_error=failed_in_turn)) as results,
     ):
         for result in results:
             unwritten.append((result, writer.submit(_save, result, output)))

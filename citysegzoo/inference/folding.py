@@ -88,15 +88,19 @@ def _pairs(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Module
             conv, output = made[id(args[0])]
             pairs.append((conv, module, output))
 
-    for module in trial.modules():
-        if _is_plain_convolution(module):
-            module.register_forward_hook(after_convolution)
-        elif _is_batch_norm(module):
-            module.register_forward_pre_hook(before_norm)
+    hooks = [
+        module.register_forward_hook(after_convolution)
+        if _is_plain_convolution(module)
+        else module.register_forward_pre_hook(before_norm)
+        for module in trial.modules()
+        if _is_plain_convolution(module) or _is_batch_norm(module)
+    ]
     # Zeros that take no memory, on the CPU; each module by one of its names, as by another
     # functional_call would leave it with the zeros.
     weights = {
-        f"{path}.{name}" if path else name: torch.zeros((), dtype=weight.dtype).expand(weight.shape)
+        f"{path}.{name}" if path else name: torch.zeros(
+            (), dtype=weight.dtype, device="cpu"
+        ).expand(weight.shape)
         for path, module in trial.named_modules()
         for name, weight in (*module._parameters.items(), *module._buffers.items())
         if weight is not None
@@ -107,6 +111,9 @@ def _pairs(model: nn.Module, example: Tensor) -> list[tuple[nn.Module, nn.Module
             result = functional_call(trial, weights, (image,), tie_weights=False)
     except Exception:  # whatever its layers raise: some take images of one size alone
         return []
+    finally:
+        for hook in hooks:  # or the trial and what it keeps of them hold each other, and weights
+            hook.remove()
     uses.count.update(map(id, tree_leaves(result)))
     return [
         (originals[conv], originals[norm])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
@@ -75,13 +74,13 @@ class Network:
             _replace(module, lambda t: t.to(self.device, _single(t)))
         if fold:
             side = max(64, self.model.min_size)
-            example = torch.empty(1, self.model.encoder.in_channels, side, side)
+            shape = (1, self.model.encoder.in_channels, side, side)
+            example = torch.empty(shape, dtype=torch.float32, device="cpu")
             fold_batch_norm(self.model, example, on_folded=prepare)
         for module in self.model.modules():
             prepare(module)
-        self._source: Callable[[], object] = weakref.ref(model)
-        weights = chain(model.parameters(), model.buffers())
-        self._weights = [(weakref.ref(t), _state(t)) for t in weights]
+        self._source: Callable[[], SegmentationModel | None] = weakref.ref(model)
+        self._weights = [(weakref.ref(t), _state(t)) for t in _weights(model)]
         self._logits: Callable[[Tensor], Tensor] = self.model.coarse_logits
         # CUDA graphs spare a GPU the launches, and write every result to the same place.
         self._graphs = compile and self.device.type == "cuda"
@@ -130,12 +129,13 @@ class Network:
 
     def _is_stale(self) -> bool:
         """Whether the model that this is a copy of is there still, with other weights."""
-        there = self._source() is not None
-        for weight, state in self._weights:
-            tensor = weight()
-            if there if tensor is None else _state(tensor) != state:
+        kept = [(weight(), state) for weight, state in self._weights]
+        model = self._source()
+        if model is not None:
+            now = _weights(model)
+            if len(now) != len(kept) or any(a is not b for a, (b, _) in zip(now, kept)):  # noqa: B905
                 return True
-        return False
+        return any(tensor is not None and _state(tensor) != state for tensor, state in kept)
 
     def images(self, pixels: Tensor) -> Tensor:
         """Preprocess uint8 ``(N, H, W, 3)`` to float32 ``(N, 3, H, W)`` on the device."""
@@ -162,6 +162,10 @@ def _nothing() -> None:
     """What a reference to nothing gives."""
 
 
+def _weights(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
 def _single(tensor: Tensor) -> torch.dtype:
     return torch.float32 if tensor.is_floating_point() else tensor.dtype
 
@@ -173,7 +177,7 @@ def _state(tensor: Tensor) -> tuple[int, int]:
 
 def _sharing_copy(model: SegmentationModel) -> SegmentationModel:
     """A copy with modules of its own and the same parameters and buffers."""
-    return copy.deepcopy(model, {id(t): t for t in chain(model.parameters(), model.buffers())})
+    return copy.deepcopy(model, {id(t): t for t in _weights(model)})
 
 
 @torch.no_grad()

@@ -97,11 +97,17 @@ def computed(
         read: From an image to its pixels, called in threads.
         compute: From several images of one size to a label map of each.
         batch_size: How many those are at most.
-        on_error: Called with an image that failed, in its turn.
+        on_error: Called with an image that failed, in its turn. Afterwards the error loses its
+            traceback, which holds images and activations.
 
     Yields:
         Each image with its label map, in order, but for those that failed.
     """
+
+    def failed(failure: Failure) -> None:
+        on_error(failure)
+        without_frames(failure)
+
     numbers = count()
     batch: list[Source] = []
     with closing(read_ahead(images, read, ahead=2 * batch_size)) as reading:
@@ -110,18 +116,18 @@ def computed(
             try:
                 pixels = future.result()
             except FAILURES as error:
-                yield from _results(batch, compute, on_error)
+                yield from _results(batch, compute, failed)
                 batch = []
-                on_error(Failure(file or f"image {number}", error))
+                failed(Failure(file or f"image {number}", error))
                 continue
             if batch and pixels.shape != batch[0].pixels.shape:
-                yield from _results(batch, compute, on_error)
+                yield from _results(batch, compute, failed)
                 batch = []
             batch.append(Source(pixels, file, number))
             if len(batch) == batch_size:
-                yield from _results(batch, compute, on_error)
+                yield from _results(batch, compute, failed)
                 batch = []
-        yield from _results(batch, compute, on_error)
+        yield from _results(batch, compute, failed)
 
 
 def _results(

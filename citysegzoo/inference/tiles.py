@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,12 @@ from torch import Tensor
 from citysegzoo.layers import resize
 
 BLOCK = 1 << 18
-"""Scores at a time: 1 MB of float32, little enough for the caches."""
+"""Scores at a time on a CPU: 1 MB of float32, little enough for the caches."""
+
+BLOCK_ELSEWHERE = 1 << 26
+"""Scores at a time on a GPU: as few blocks as 256 MB allow."""
+
+_counting = Lock()
 
 Maps = Sequence[Tensor]
 """Logits ``(C, h, w)`` of each view of one tile."""
@@ -67,6 +73,7 @@ def blended_rows(
     columns: Tiling,
     *,
     align_corners: bool,
+    on_cpu: bool,
     reduce: Callable[[Tensor], Tensor],
 ) -> Iterator[Tensor]:
     """Scores of an image, block of rows by block of rows.
@@ -76,6 +83,7 @@ def blended_rows(
         rows: The tiles along the height.
         columns: The tiles along the width.
         align_corners: Of the bilinear resize of the logits.
+        on_cpu: Whether the logits are in the CPU's memory.
         reduce: What is made of a block, float32 ``(C, rows, W)``: the blended logits, or mean
             probabilities of several views.
 
@@ -85,13 +93,14 @@ def blended_rows(
     width = columns.starts[-1] + columns.length
     kept: dict[int, list[Maps]] = {}  # by row of tiles
     ends = [*rows.starts[1:], rows.starts[-1] + rows.length]
-    with one_core() as run:
+    limit = BLOCK if on_cpu else BLOCK_ELSEWHERE
+    with one_core() if on_cpu else nullcontext(_called) as run:
         for number, (start, end) in enumerate(zip(rows.starts, ends, strict=True)):
             kept = {i: tiles for i, tiles in kept.items() if rows.starts[i] + rows.length > start}
             at = slice(start, start + rows.length)
             kept[number] = [maps(at, slice(x, x + columns.length)) for x in columns.starts]
             # Rows from here to the next tile are complete.
-            height = max(1, BLOCK // (len(kept[number][0][0]) * width))
+            height = max(1, limit // (len(kept[number][0][0]) * width))
             for top in range(start, end, height):
                 bottom = min(top + height, end)
                 yield run(_block, kept, rows, columns, top, bottom, align_corners, reduce)
@@ -123,6 +132,10 @@ def _block(
     return reduce(block)
 
 
+def _called(function: Callable[..., Any], *args: Any) -> Any:
+    return function(*args)
+
+
 def _compute_with(cores: int) -> None:
     torch.set_num_threads(cores)
     torch.get_num_threads()  # a thread takes the number then in force when it first asks
@@ -136,10 +149,13 @@ def one_core() -> Iterator[Callable[..., Any]]:
     its own, since a number of cores also holds for threads that have yet to compute; it is set
     back at once.
     """
-    cores, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
+    inference = torch.is_inference_mode_enabled()
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(_compute_with, 1).result()
-        torch.set_num_threads(cores)
+        # One at a time: another one would take the 1 in between for the number to go back to.
+        with _counting:
+            cores = torch.get_num_threads()
+            pool.submit(_compute_with, 1).result()
+            torch.set_num_threads(cores)
 
         def run(function: Callable[..., Any], *args: Any) -> Any:
             return pool.submit(torch.inference_mode(inference)(function), *args).result()

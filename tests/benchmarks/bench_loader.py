@@ -114,12 +114,10 @@ def time_steps(root: Path, rounds: int) -> None:
     crop = Augmentation(crop=(513, 513)).build(ignore_index=255)(*frame)
     steps = {
         "scale 0.5 to 2, crop 513x513": (frame, WINDOW),
-        "the same, rotation by 10": (
-            frame,
-            replace(WINDOW, rotate=10),
-        ),
+        "the same, rotation by 10": (frame, replace(WINDOW, rotate=10)),
         "rotation by 10 of the whole": (frame, Augmentation(rotate=10)),
         "resize to 512x1024": (frame, Augmentation(resize=(512, 1024))),
+        "crop 513x513": (frame, Augmentation(crop=(513, 513))),
     } | {
         f"{what} of {size}": (piece, Augmentation(**{what: 0.1}))
         for size, piece in (("513x513", crop), ("360x480", small))
@@ -129,8 +127,13 @@ def time_steps(root: Path, rounds: int) -> None:
         name: partial(_repeat, partial(augmentation.build(ignore_index=255), *piece))
         for name, (piece, augmentation) in steps.items()
     }
-    plain = v2.Compose(torchvision_transform(hue=0.0).transforms[1:3])
-    runs["torchvision: scale, crop"] = partial(_repeat, partial(plain, *frame))
+    theirs = {
+        "scale, crop": v2.Compose(torchvision_transform(hue=0.0).transforms[1:3]),
+        "rotation": v2.RandomRotation(10, v2.InterpolationMode.BILINEAR),
+        "resize": v2.Resize((512, 1024)),
+    }
+    for name, transform in theirs.items():
+        runs[f"torchvision: {name}"] = partial(_repeat, partial(transform, *frame))
     times, _ = in_turn(runs, rounds)
     print("\nof one frame")
     print_times({name: [seconds / 10 for seconds in taken] for name, taken in times.items()})

@@ -3,11 +3,11 @@
     python tests/benchmarks/bench_training.py
     python tests/benchmarks/bench_training.py --device cuda --batch-size 16
 
-Plain is the loop one writes first: segmentation-models-pytorch's U-Net of the same encoder (for
+Plain is the loop one writes first: segmentation-models-pytorch's U-Net of that encoder (for
 unet.small the zoo's own network), torch's cross entropy, AdamW, float32, images in the usual
-layout. Ours is the step of examples/train.py: channels_last, autocast to bfloat16 where the
-hardware computes it (or as --precision says), the zoo's cross entropy, fused AdamW, and on CPUs
-freed memory kept. All take turns, and what keeps memory is on for both or for neither: it holds
+layout. Ours is the same layers, built by the zoo, and the step of examples/train.py:
+channels_last, autocast to bfloat16 where the hardware computes it (or as --precision says), the
+zoo's cross entropy, fused AdamW, and on CPUs freed memory kept. All take turns, and what keeps memory is on for both or for neither: it holds
 for the process, so that --keep-memory is a run of its own. Then the images a second that the
 loader gives.
 """
@@ -31,6 +31,7 @@ from citysegzoo.data import Augmentation, Cityscapes, draw_streets
 from citysegzoo.hardware import computes_bf16
 from citysegzoo.losses import CrossEntropyLoss
 from citysegzoo.memory import keep_freed_memory
+from citysegzoo.peers import twin
 from citysegzoo.training.sampling import Seeded, TrainingBatches
 
 SIZE = (360, 480)
@@ -46,6 +47,12 @@ def plain_network(name: str) -> nn.Module:
 
     encoder = name.removeprefix("unet_")
     return smp.Unet(encoder, encoder_weights=None, classes=CLASSES)
+
+
+def our_network(name: str) -> nn.Module:
+    """The same layers, built by the zoo."""
+    network = plain_network(name)
+    return network if name == "unet.small" else twin(network, "smp")[0]
 
 
 def plain_step(name: str, images: Tensor, target: Tensor) -> Callable[[], Any]:
@@ -69,7 +76,7 @@ def plain_step(name: str, images: Tensor, target: Tensor) -> Callable[[], Any]:
 
 
 def our_step(name: str, images: Tensor, target: Tensor, dtype: torch.dtype) -> Callable[[], Any]:
-    model = citysegzoo.create_model(name, num_classes=CLASSES).train()
+    model = our_network(name).train()
     model = model.to(images.device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     criterion = CrossEntropyLoss()
