@@ -17,7 +17,8 @@ def available_cores() -> int:
 def computes_bf16(device: torch.device) -> bool:
     """Whether bfloat16 is computed by the hardware, and not emulated."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        # PyTorch's own question is about the current card.
+        return bool(torch.version.hip) or torch.cuda.get_device_properties(device).major >= 8
     # Emulated, bf16 is slower than fp32. PyTorch has no public question for it yet.
     questions = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return device.type == "cpu" and any(getattr(torch.cpu, q, bool)() for q in questions)

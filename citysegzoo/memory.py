@@ -119,7 +119,7 @@ def memory_limited() -> Iterator[int | None]:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error is of memory that torch, numpy or the system did not get."""
     said = isinstance(error, RuntimeError) and re.search(
-        "allocate|out of memory|bad_alloc", str(error)
+        "allocate|out of memory|bad_alloc|ALLOC_FAILED", str(error)
     )
     return isinstance(error, MemoryError) or bool(said)
 

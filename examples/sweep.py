@@ -15,7 +15,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -136,10 +135,12 @@ def conditions(runs: list[Run], args: argparse.Namespace) -> str:
 
 def loss_of(run: Run) -> str:
     """The loss of a run: the one that its command gives, or its recipe's, or train.py's own."""
-    words = shlex.split(run.model.card["command"])
+    # The last command: that of weights to start from comes before it.
+    words = shlex.split(run.model.card["command"].rpartition(" && ")[2])
+    p = argparse.ArgumentParser(allow_abbrev=False)
+    p.add_argument("--loss")
     recipe = citysegzoo.model_info(run.model.card["model"]).recipe
-    given = [after for word, after in pairwise(words) if word == "--loss"]
-    return given[-1] if given else (recipe and recipe.loss) or "cross_entropy"
+    return p.parse_known_args(words)[0].loss or (recipe and recipe.loss) or "cross_entropy"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -21,6 +21,7 @@ import ast
 import contextlib
 import csv
 import math
+import os
 import shlex
 import sys
 import time
@@ -52,9 +53,16 @@ from citysegzoo.data.camvid import SPLITS as CAMVID_SPLITS
 from citysegzoo.data.cityscapes import SPLITS as CITYSCAPES_SPLITS
 from citysegzoo.data.labels import LabelSet
 from citysegzoo.data.preprocessing import Preprocessing
+from citysegzoo.data.streets import CITIES as DRAWN_CITIES
 from citysegzoo.files import replacing, write_image
 from citysegzoo.hardware import computes_bf16
-from citysegzoo.losses import CLASS_WEIGHTS, CombinedLoss, count_pixels, create_loss
+from citysegzoo.losses import (
+    CLASS_WEIGHTS,
+    CombinedLoss,
+    CrossEntropyLoss,
+    count_pixels,
+    create_loss,
+)
 from citysegzoo.memory import is_out_of_memory, keep_freed_memory, limit_memory
 from citysegzoo.metrics import ConfusionMatrix, SegmentationScores
 from citysegzoo.pretrained import save_pretrained
@@ -88,6 +96,11 @@ TERMS = {
         "licence": "CC BY-NC 4.0: the terms of CamVid, non-commercial use, name the source",
         "source": "Brostow, Fauqueur, Cipolla: Semantic object classes in video, Pattern "
         "Recognition Letters 30(2), 2009; split of the SegNet tutorial",
+    },
+    "drawn": {
+        "data": "streets drawn by citysegzoo",
+        "licence": "Apache-2.0",
+        "source": "citysegzoo.data.draw_streets",
     },
 }
 
@@ -332,6 +345,11 @@ def open_data(
     return train, val
 
 
+def are_drawn(images: LabeledImages) -> bool:
+    """Whether these are no photographs, but what `citysegzoo data draw` wrote."""
+    return all(Path(photo).parent.name in DRAWN_CITIES["train"] for photo, _ in images.files)
+
+
 def say_void(train: LabeledImages, augmentation: Augmentation) -> None:
     """Say where crops are made for larger images than these, and mostly void."""
     crop = augmentation.crop
@@ -483,12 +501,16 @@ def optimizers_of(settings: Settings, model: nn.Module) -> list[torch.optim.Opti
     """One for all weights, or Muon and AdamW, which share them out."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     rate, decay = settings.lr, settings.weight_decay
+    fp16 = settings.precision == "fp16"
     if settings.optimizer == "sgd":
+        # Fused, a first step that the scaler skips leaves its momentum as the memory was.
         return [
             torch.optim.SGD(
-                parameters, rate, momentum=settings.momentum, weight_decay=decay, fused=True
+                parameters, rate, momentum=settings.momentum, weight_decay=decay, fused=not fp16
             )
         ]
+    if settings.optimizer == "muon" and fp16:  # each scaler would skip steps of one alone
+        raise ValueError("--optimizer muon goes with --precision bf16 or fp32, not fp16.")
     optimizers: list[torch.optim.Optimizer] = []
     if settings.optimizer == "muon":
         matrices, parameters = split_weights(model)
@@ -530,6 +552,8 @@ class Run:
             "worker_init_fn": quiet,
         }
         pin = {"pin_memory": device.type == "cuda"}
+        if args.in_memory and args.workers and sys.platform == "linux":
+            workers["multiprocessing_context"] = "fork"  # which shares what is held
         self.loader = DataLoader(Seeded(train), batch_sampler=self.batches, **workers, **pin)
         mine = range(processes.rank, len(val), processes.world_size)
         self.val = val
@@ -772,7 +796,10 @@ class Run:
         data = {"data": self.args.data, "images": self.batches.length}
         data |= {"labels": self.model.labels.name, "annotations": self.args.annotations}
         scored = {"validation images": len(self.val), "evaluate_every": self.args.evaluate_every}
-        return {**model, **data, **scored, **self.settings.as_dict()}
+        shared = {}
+        if self.processes.world_size > 1 and not isinstance(self.criterion, CrossEntropyLoss):
+            shared = {"processes": self.processes.world_size}  # each takes the loss of its part
+        return {**model, **data, **scored, **shared, **self.settings.as_dict()}
 
     def write_log(self) -> None:
         """log.csv and curves.png, and TensorBoard's file where that is installed."""
@@ -845,7 +872,7 @@ def begun(output: Path, resume: bool, processes: Processes) -> bool:
             "--output."
         )
     # A run that ended just before its first state was written has weights of its first epoch.
-    if not seen and best.exists() and not (resume and citysegzoo.load(best).card["epoch"] == 1):
+    if not seen and best.exists() and not (resume and citysegzoo.load(best).card.get("epoch") == 1):
         raise FileExistsError(
             f"{output} holds the weights of a run without its state; name another --output."
         )
@@ -859,6 +886,7 @@ def begun(output: Path, resume: bool, processes: Processes) -> bool:
 def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
     """The whole run."""
     output = args.output
+    args.device = str(processes.device)
     args.resume = begun(output, args.resume, processes)
     output.mkdir(parents=True, exist_ok=True)
     if processes.first:
@@ -871,8 +899,9 @@ def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
     augment(train, val, settings.augmentation)
     if args.in_memory:
         train.hold()
+    terms = TERMS["drawn" if are_drawn(train) else args.data]
     card = {
-        **TERMS[args.data],
+        **terms,
         "model": args.model,
         "labels": train.labels.name,
     }
@@ -888,7 +917,7 @@ def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
             command = f"{command} --precision {settings.precision}"
         # Weights that went on from others were made by the commands of both, and keep their terms.
         card["command"] = " && ".join(filter(None, (model.card.get("command"), command)))
-        for name in TERMS[args.data]:
+        for name in terms:
             before = model.card.get(name, card[name])
             if before != card[name]:
                 card[name] += f"; started from weights of: {before}"
@@ -906,8 +935,13 @@ def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
             raise ValueError(
                 "the images are of several sizes; add --crop to batch them."
             ) from error
+        if "shared memory" in str(error):
+            raise MemoryError(
+                "the processes that read images have no shared memory left: give the container "
+                "more (docker run --shm-size 8g), or use --workers 0."
+            ) from error
         # A worker that reads images and that the system ended had no memory, most likely.
-        if not is_out_of_memory(error) and "DataLoader worker" not in str(error):
+        if not is_out_of_memory(error) and "DataLoader worker (pid" not in str(error):
             raise
         if run is not None and run.scoring:
             raise MemoryError(
@@ -921,13 +955,14 @@ def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
         ) from error
 
 
-def command_of(args: argparse.Namespace, words: list[str]) -> str:
+def command_of(args: argparse.Namespace, words: list[str], processes: int = 1) -> str:
     """The command that makes these weights, without the folders of this machine."""
     folders = {args.root: args.data, args.output: args.output.name}
     if args.initial and Path(args.initial).exists():
         initial = Path(args.initial)
         folders[initial] = Path(*initial.parts[-2 if initial.is_file() else -1 :])
-    named = ["python", "examples/train.py"]
+    alone = ["python"] if processes == 1 else ["torchrun", f"--nproc-per-node={processes}"]
+    named = [*alone, "examples/train.py"]
     for word in words:
         flag, equals, value = word.rpartition("=")  # --root=... or a word of its own
         if word != "--resume":
@@ -943,9 +978,9 @@ def main(argv: list[str] | None = None) -> None:
         processes = start_processes(args.device)
         if processes.device.type == "cpu":
             keep_freed_memory()
-            limit_memory(processes.world_size)
+            limit_memory(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
         with contextlib.redirect_stdout(sys.stdout if processes.first else None):
-            train(args, processes, command_of(args, words))
+            train(args, processes, command_of(args, words, processes.world_size))
         stop_processes()
     except KeyboardInterrupt:
         sys.exit(f"train.py: stopped.{rescue(args)}")

@@ -362,6 +362,14 @@ def test_held_samples_are_those_of_the_files(root: Path) -> None:
             assert_broken(held, pair[0], index=i)
 
 
+def test_held_samples_follow_the_list_of_files(root: Path) -> None:
+    plain, held = Cityscapes(root), Cityscapes(root)
+    held.hold()
+    for dataset in (plain, held):
+        dataset.files = dataset.files[1::2]
+    assert all(torch.equal(a, b) for a, b in zip(plain[0], held[0], strict=True))
+
+
 def test_more_than_memory_holds(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = Cityscapes(root)
     read, calls = dataset._read, []

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -566,6 +566,21 @@ def test_compare_losses_has_those_of_the_reports() -> None:
         "cross_entropy", "weighted_log_frequency", "weighted_inverse_root", "dice",
         "cross_entropy+dice", "iou",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "loss"),
+    [
+        ("train.py --loss dice", "dice"),
+        ("train.py --loss=dice --loss-option smooth=1", "dice"),
+        ("train.py --loss dice && train.py --initial x", "cross_entropy"),
+        ("train.py --loss-option gamma=2", "cross_entropy"),
+    ],
+)
+def test_the_loss_of_a_run_is_that_of_its_last_command(command: str, loss: str) -> None:
+    model = SimpleNamespace(card={"command": command, "model": "unet"})
+    sweep = example("compare_losses").sweep
+    assert sweep.loss_of(sweep.Run("a", model, [])) == loss
 
 
 def test_a_failed_run_ends_the_sweep(

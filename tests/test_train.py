@@ -15,7 +15,7 @@ import time
 import types
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,9 +25,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch import nn
 
 import citysegzoo
 from citysegzoo.data import UNIT_RANGE, Augmentation, CamVid, Cityscapes, draw_streets
+from citysegzoo.data.labels import CITYSCAPES_19
+from citysegzoo.data.samples import LabeledImages
 from citysegzoo.metrics import ConfusionMatrix
 from citysegzoo.recipe import Recipe
 from citysegzoo.weights.checkpoint import load_checkpoint
@@ -216,8 +219,8 @@ def test_the_score_of_the_card_is_that_of_the_file(
     best = max(log_of(output), key=lambda row: float(row["mean_iou"]))
     assert card["mean_iou"] == round(float(best["mean_iou"]), 4)
     assert str(model.card["epoch"]) == best["epoch"]
-    assert model.card["data"] == "Cityscapes, 8 training images"
-    assert card["split"].startswith("Cityscapes, validation split, 8 images")
+    assert model.card["data"] == "streets drawn by citysegzoo, 8 training images"
+    assert card["split"].startswith("streets drawn by citysegzoo, validation split, 8 images")
     assert not any(str(path) in json.dumps(model.card) for path in (tmp_path, streets))
     assert "--root cityscapes --output run" in model.card["command"]
     assert model.card["command"].count(f"--precision {precision}") == 1
@@ -276,6 +279,68 @@ def test_the_command_of_the_card_names_no_folder(form: str, tmp_path: Path) -> N
     assert "--option 'widths=(4, 8)'" in command
     assert form.format(flag="--root", value="camvid") in command
     assert form.format(flag="--initial", value="start") in command
+    together = train.command_of(train.parse_args(words), words, processes=4)
+    assert together.startswith("torchrun --nproc-per-node=4 examples/train.py --model unet")
+
+
+@pytest.mark.parametrize("city", ["aachen", "inkford"])
+def test_drawn_streets_are_no_cityscapes(city: str) -> None:
+    photo = Path("leftImg8bit/train") / city / "a_leftImg8bit.png"
+    images = LabeledImages([(photo, photo)], CITYSCAPES_19)
+    assert train.are_drawn(images) is (city == "inkford")
+
+
+def test_an_overflow_in_the_first_step_leaves_sgd_its_momentum() -> None:
+    """fp16 begins with a scale that is too large, and the scaler skips those steps."""
+    plain = train.Settings(optimizer="sgd", lr=0.1, precision="fp16")
+    runs = []
+    for skipped in (True, False):
+        weight = nn.Parameter(torch.ones(4096))
+        model = nn.ParameterList([weight])
+        torch.full((4096,), float("nan"))  # freed memory, which what is not written to may get
+        (optimizer,) = train.optimizers_of(plain, model)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+        for factor in ([float("inf")] if skipped else []) + [1.0, 1.0]:
+            scaler.scale((weight * factor).sum()).backward()
+            scaler.step(optimizer)
+            optimizer.zero_grad()
+            scaler.update(1.0)
+        runs.append(weight.detach().clone())
+    assert torch.equal(*runs)
+    with pytest.raises(ValueError, match="muon goes with --precision bf16 or fp32"):
+        train.optimizers_of(replace(plain, optimizer="muon"), nn.Conv2d(3, 4, 3))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        ("Caught RuntimeError in DataLoader worker process 0.\nwrong shape", RuntimeError, "shape"),
+        ("DataLoader worker (pid 7) is killed by signal: Killed.", MemoryError, "--accumulate"),
+        ("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that "
+         "dataloader's workers are out of shared memory.", MemoryError, "--shm-size"),
+        ("unable to allocate shared memory(shm) for file </torch_1>", MemoryError, "--workers 0"),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling", MemoryError, "out of memory"),
+    ],
+)  # fmt: skip
+def test_what_ends_a_run_is_said(
+    error: str, kind: type[Exception], message: str, streets: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def fail(self: train.Run) -> None:
+        raise RuntimeError(error)
+
+    monkeypatch.setattr(train.Run, "fit", fail)
+    words = [*TINY, *HERE, "--data", "cityscapes", "--root", str(streets)]
+    words += ["--output", str(tmp_path / "run"), "--batch-size", "2"]
+    with pytest.raises(kind, match=message):
+        train.train(train.parse_args(words), train.Processes(torch.device("cpu")), "")
+
+
+def test_weights_without_an_epoch_are_not_begun_upon(streets: Path, tmp_path: Path) -> None:
+    model = citysegzoo.create_model("unet", widths=(4, 8))
+    model.save_pretrained(tmp_path / "run" / "best.safetensors", card={"data": "x"})
+    with pytest.raises(FileExistsError, match="the weights of a run without its state"):
+        train.begun(tmp_path / "run", True, train.Processes(torch.device("cpu")))
 
 
 def test_weights_keep_the_terms_of_what_they_come_from(streets: Path, tmp_path: Path) -> None:
@@ -287,7 +352,7 @@ def test_weights_keep_the_terms_of_what_they_come_from(streets: Path, tmp_path: 
     for name in ("run", "on"):
         card = citysegzoo.load(tmp_path / name / "best.safetensors").card
         for field, value in theirs.items():
-            assert card[field].startswith(train.TERMS["cityscapes"][field])
+            assert card[field].startswith(train.TERMS["drawn"][field])
             assert card[field].endswith(f"; started from weights of: {value}")
 
 
@@ -891,7 +956,7 @@ def test_a_recipe_of_each_report_trains(
     assert recipe is not None
     classes = 11 if data == "camvid" else {"label_id": 34, "train_id": 19}[recipe.labels]
     assert model.num_classes == classes
-    assert model.card["data"].startswith("CamVid" if data == "camvid" else "Cityscapes")
+    assert model.card["data"].startswith("CamVid" if data == "camvid" else "streets drawn")
 
 
 def losses_of(name: str, root: Path, data: str, *words: str) -> tuple[Any, Any]:
@@ -1157,8 +1222,8 @@ def test_runs_that_cannot_go_on(
         (("--schedule", "cosine:50"), "warm-up of 50 epochs"),
         (("--initial", "/nowhere.safetensors"), "nowhere.safetensors"),
         (("--optimizer", "muon", "--momentum", "0.8"), "of --optimizer sgd; muon has its own"),
-        (("--device", "cuda:9"), "no CUDA device"),
-        (("--device", "tpu9000"), "is no device"),
+        (("--device", "cuda:9"), "'cuda:9' cannot be used; there is cpu"),
+        (("--device", "tpu9000"), "'tpu9000' cannot be used; there is cpu"),
         (("--root", "/nowhere"), "does not exist"),
     ],
 )

@@ -343,7 +343,12 @@ def test_sum_over_processes(two_processes: list[dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize(
     ("device", "message"),
-    [("cuda:99", "no CUDA device 'cuda:99' here"), ("gpu", "'gpu' is no device; choose cpu")],
+    [
+        ("cuda:99", "'cuda:99' cannot be used; there is cpu"),
+        ("gpu", "'gpu' cannot be used; there is cpu"),
+        ("meta", "'meta' cannot be used; there is cpu"),
+        ("xpu:7", "'xpu:7' cannot be used; there is cpu"),
+    ],
 )
 def test_devices_that_are_not_there(device: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -555,6 +560,10 @@ def test_what_muon_does_not_take() -> None:
         Muon([nn.Parameter(torch.zeros(3))])
     with pytest.raises(ValueError, match="momentum from 0 to below 1, not 0.1, 0.01 and 1"):
         Muon([nn.Parameter(torch.zeros(3, 3))], 0.1, momentum=1)
+    groups = Muon([{"params": [nn.Parameter(torch.zeros(3, 3))], "lr": 0.5}])
+    assert groups.param_groups[0]["lr"] == 0.5
+    with pytest.raises(ValueError, match="two dimensions and more"):
+        groups.add_param_group({"params": nn.Parameter(torch.zeros(3))})
 
 
 def test_muon_leaves_what_has_no_gradient() -> None:

@@ -73,14 +73,18 @@ class LabeledImages(Dataset[tuple[Tensor, Tensor]]):
         self.transform = transform
         self._classes = np.full(256, -1, np.int16)  # of each value; -1: there is no such value
         self._classes[list(values)] = list(values.values())
-        self._held: dict[int, tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]] = {}
+        # By their files: the list of those may change later.
+        self._held: dict[
+            tuple[Path, Path], tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
+        ] = {}
 
     def hold(self) -> int:
         """Decode every image now and keep it, so that no epoch waits for files again.
 
         Kept before the transform, three bytes a pixel and one for its label, and shared with the
-        forked workers of a ``DataLoader``. Broken samples are not kept: they raise when they are
-        asked for, as without this.
+        forked workers of a ``DataLoader`` (``multiprocessing_context="fork"``: from Python 3.14 on,
+        and elsewhere than on Linux, workers get a copy each otherwise). Broken samples are not
+        kept: they raise when they are asked for, as without this.
 
         Returns:
             The bytes that are kept.
@@ -103,7 +107,7 @@ class LabeledImages(Dataset[tuple[Tensor, Tensor]]):
                     f"{index} take {total / 1e9:.1f} GB; do without hold() and --in-memory."
                 ) from error
             total += sum(part.nbytes for part in sample)
-            self._held[index] = sample
+            self._held[pair] = sample
         return total
 
     def __len__(self) -> int:
@@ -121,11 +125,10 @@ class LabeledImages(Dataset[tuple[Tensor, Tensor]]):
         """
         from torchvision import tv_tensors
 
-        held = self._held.get(index)
+        pair = self.files[index]
+        held = self._held.get(pair)
         # Copies: what is done to a sample in place shall not be found in it next time.
-        pixels, target = (
-            (held[0].copy(), held[1].copy()) if held else self._read(*self.files[index])
-        )
+        pixels, target = (held[0].copy(), held[1].copy()) if held else self._read(*pair)
         sample = (
             tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1)),
             tv_tensors.Mask(torch.from_numpy(target)),

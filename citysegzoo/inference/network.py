@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -133,7 +134,8 @@ class Network:
         model = self._source()
         if model is not None:
             now = _weights(model)
-            if len(now) != len(kept) or any(a is not b for a, (b, _) in zip(now, kept)):  # noqa: B905
+            then = [tensor for tensor, _ in kept]
+            if len(now) != len(then) or any(map(operator.is_not, now, then)):
                 return True
         return any(tensor is not None and _state(tensor) != state for tensor, state in kept)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,11 @@ class CombinedLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The weighted sum for logits ``(N, C, H, W)`` and a target ``(N, H, W)``."""
-        shared = dict.fromkeys(_key(loss) for loss in self.losses)
+        keys = [_key(loss) for loss in self.losses]
+        sharing: dict[tuple[int | None, bool, bool], list[Any]] = {}
+        for loss, key in zip(self.losses, keys, strict=True):
+            if key is not None:
+                sharing.setdefault(key, []).append(loss)
         statistics: dict[tuple[object, ...], SoftmaxStatistics] = {
             key: softmax_statistics(
                 logits,
@@ -55,15 +60,13 @@ class CombinedLoss(nn.Module):
                 ignore_index=key[0],
                 upsample=key[1],
                 count_ignored=key[2],
-                regions=any(loss.regions for loss in self.losses if _key(loss) == key),
-                squared=any(loss.squared for loss in self.losses if _key(loss) == key),
+                regions=any(loss.regions for loss in its),
+                squared=any(loss.squared for loss in its),
             )
-            for key in shared
-            if key is not None
+            for key, its in sharing.items()
         }
         terms = []
-        for loss, weight in zip(self.losses, self.weights, strict=True):
-            key = _key(loss)
+        for loss, weight, key in zip(self.losses, self.weights, keys, strict=True):
             if key is not None and isinstance(loss, SegmentationLoss):
                 terms.append(weight * loss.from_statistics(statistics[key]))
             else:

@@ -102,7 +102,8 @@ class ConfusionMatrix:
     def all_reduce(self, group: Any = None) -> None:
         """Add up the counts of all processes of a torch.distributed group, in every one.
 
-        Once, after the last update: the sum is what each process has from then on.
+        Once, after the last update: the sum is what each process has from then on. A group that
+        talks by NCCL needs a matrix on a GPU: ``ConfusionMatrix(..., device="cuda")``.
         """
         import torch.distributed as dist
 

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from citysegzoo.hardware import find_device
 from citysegzoo.layers import BatchNorm2d
 
 
@@ -46,27 +47,29 @@ def start_processes(device: str) -> Processes:
 
     Args:
         device: ``"cuda"``, where each process takes the card of its local rank and they talk by
-            NCCL, or another kind, where they talk by gloo.
+            NCCL; ``"cpu"``, where they talk by gloo; or ``"auto"``, a GPU if there is one.
 
     Raises:
-        ValueError: If there is no such device.
+        ValueError: If there is no such device, or none for every process, or networks cannot be
+            trained on it.
     """
-    try:
-        where = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"{device!r} is no device; choose cpu, cuda or cuda:1.") from error
-    if where.type == "cuda" and not 0 <= (where.index or 0) < torch.cuda.device_count():
-        raise ValueError(f"there is no CUDA device {device!r} here; choose --device cpu.")
-    if "WORLD_SIZE" not in os.environ:
-        return Processes(where)
-    if where.type == "cuda":
-        where = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        if where.index >= torch.cuda.device_count():
+    alone, cards = "WORLD_SIZE" not in os.environ, torch.cuda.device_count()
+    own = int(os.environ.get("LOCAL_RANK", 0))
+    on_cards = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    if on_cards and not alone:
+        if own >= cards > 0:
             raise ValueError(
-                f"there are {torch.cuda.device_count()} CUDA devices here and more processes; "
-                f"give --nproc-per-node={torch.cuda.device_count()}."
+                f"there are {cards} CUDA devices here and more processes; give "
+                f"--nproc-per-node={cards}."
             )
+        device = f"cuda:{own}"
+    where = find_device(device)
+    if where.type == "mps":
+        raise ValueError("training needs float64, which mps has not; choose cpu or cuda.")
+    if where.index is not None:  # "cuda" alone is the current one already
         torch.cuda.set_device(where)
+    if alone:
+        return Processes(where)
     dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
     return Processes(where, dist.get_rank(), dist.get_world_size())
 

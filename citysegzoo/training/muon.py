@@ -50,7 +50,7 @@ class Muon(torch.optim.Optimizer):
     on average (root mean square 0.2), so that both take the same learning rate and weight decay.
 
     Args:
-        params: Weights of at least two dimensions, :func:`split_weights`' first.
+        params: Weights of at least two dimensions, :func:`split_weights`' first, or groups of them.
         lr: Learning rate.
         momentum: Decay of the running mean of gradients, with Nesterov's look ahead.
         weight_decay: Decoupled, as in AdamW.
@@ -61,19 +61,12 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
         lr: float = 1e-3,
         *,
         momentum: float = 0.95,
         weight_decay: float = 0.01,
     ) -> None:
-        params = list(params)
-        for p in params:
-            if p.ndim < 2:
-                raise ValueError(
-                    f"Muon trains weights of two dimensions and more, not {tuple(p.shape)}; give "
-                    "it the first of split_weights(model) and AdamW the second."
-                )
         if lr < 0 or weight_decay < 0 or not 0 <= momentum < 1:
             raise ValueError(
                 "lr and weight_decay are at least 0 and momentum from 0 to below 1, not "
@@ -81,6 +74,22 @@ class Muon(torch.optim.Optimizer):
             )
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of weights, as every group of the constructor is.
+
+        Raises:
+            ValueError: If a weight has fewer than two dimensions.
+        """
+        params = param_group["params"]
+        param_group["params"] = [params] if isinstance(params, Tensor) else list(params)
+        for p in param_group["params"]:
+            if p.ndim < 2:
+                raise ValueError(
+                    f"Muon trains weights of two dimensions and more, not {tuple(p.shape)}; give "
+                    "it the first of split_weights(model) and AdamW the second."
+                )
+        super().add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

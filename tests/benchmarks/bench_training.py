@@ -7,9 +7,9 @@ Plain is the loop one writes first: segmentation-models-pytorch's U-Net of that 
 unet.small the zoo's own network), torch's cross entropy, AdamW, float32, images in the usual
 layout. Ours is the same layers, built by the zoo, and the step of examples/train.py:
 channels_last, autocast to bfloat16 where the hardware computes it (or as --precision says), the
-zoo's cross entropy, fused AdamW, and on CPUs freed memory kept. All take turns, and what keeps memory is on for both or for neither: it holds
-for the process, so that --keep-memory is a run of its own. Then the images a second that the
-loader gives.
+zoo's cross entropy, fused AdamW, and on CPUs freed memory kept. All take turns, and what keeps
+memory is on for both or for neither: it holds for the process, so that --keep-memory is a run of
+its own. Then the images a second that the loader gives.
 """
 
 import argparse
