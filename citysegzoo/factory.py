@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from citysegzoo.data.preprocessing import IMAGENET, Preprocessing
 from citysegzoo.decoders import create_decoder
 from citysegzoo.encoders import create_encoder
 from citysegzoo.encoders.pretrained import load_encoder_weights
-from citysegzoo.layers import check_positive
+from citysegzoo.layers import check_flag, check_positive
 from citysegzoo.model import SegmentationModel
 from citysegzoo.models import OWN_VARIANTS
 from citysegzoo.recipe import Recipe
@@ -36,7 +37,9 @@ from citysegzoo.registry import (
     suggestion,
 )
 from citysegzoo.reports import REPORTS, get_report
+from citysegzoo.structure import difference
 from citysegzoo.variant import Result, Variant
+from citysegzoo.weights.card import without_score
 from citysegzoo.weights.checkpoint import build_with, load_weights
 from citysegzoo.weights.records import WeightsRecord, find_record, list_records
 
@@ -45,6 +48,9 @@ VARIANTS: Mapping[str, Variant] = {
     for variant in (*OWN_VARIANTS, *(v for r in REPORTS.values() for v in r.variants))
 }
 """Every named variant: the zoo's own and those of the reports."""
+
+ARGUMENTS = (*MODEL_ARGUMENTS, "pretrained", "encoder_weights")
+"""What :func:`create_model` takes beside the options of a model."""
 
 DEFAULT_MODEL = "unet_resnet18.street"
 """The model whose bundled weights ``citysegzoo segment`` uses unless told otherwise."""
@@ -160,7 +166,8 @@ def create_model(
             set. With another ``num_classes`` all but the classifier is loaded, with a warning.
         encoder_weights: True for published ImageNet weights of the encoder (the ones the report
             used, where a variant names them), or their timm name.
-        **options: Options of the architecture; they override the variant's.
+        **options: Options of the architecture; they override the variant's. With ``pretrained``
+            those that matter in training alone, such as dropout.
 
     Returns:
         The model, in training mode when built afresh, in evaluation mode when pretrained.
@@ -171,7 +178,7 @@ def create_model(
             range.
     """
     builder, variant = _find(name)
-    check_options(f"model {name!r}", builder, options, hidden=MODEL_ARGUMENTS)
+    check_options(f"model {name!r}", builder, options, beside=ARGUMENTS)
     options = _plain(options)
     in_channels = check_positive("in_channels", in_channels)
     if num_classes is not None:
@@ -186,7 +193,7 @@ def create_model(
         record = find_record(name, None if pretrained is True else pretrained)
         trained = model_info(name).options
         for option, value in options.items():
-            if value != _plain(trained[option]):
+            if value != _plain(trained[option]) and _matters(name, option, value, in_channels):
                 raise ValueError(
                     f"the weights of {name!r} were trained with {option}={trained[option]!r}; "
                     f"leave {option} out, or pretrained."
@@ -204,9 +211,10 @@ def create_model(
     if encoder_weights:
         used = variant.recipe.encoder_weights if variant and variant.recipe else None
         tag = used if encoder_weights is True else encoder_weights
-        theirs = load_encoder_weights(model.encoder, tag)
+        start = load_encoder_weights(model.encoder, tag)
+        model.card = start.card
         if variant is None:
-            model.preprocessing = theirs
+            model.preprocessing = start.preprocessing
     elif model.encoder_frozen and not next(model.encoder.parameters()).is_meta:
         warnings.warn(
             f"the encoder of {name!r} is frozen as it was drawn at random; "
@@ -224,7 +232,7 @@ def build_model(
     So it is silent on a frozen encoder that was drawn at random.
     """
     builder, variant = _find(name)
-    check_options(f"model {name!r}", builder, options, hidden=MODEL_ARGUMENTS)
+    check_options(f"model {name!r}", builder, options, beside=MODEL_ARGUMENTS)
     in_channels = check_positive("in_channels", in_channels)
     settings = _plain({**(variant.options if variant else {}), **options})
     model = builder(num_classes=num_classes, in_channels=in_channels, **settings)
@@ -255,6 +263,7 @@ def compose(
     encoder_weights: bool | str | None = None,
     encoder_options: Mapping[str, Any] | None = None,
     decoder_options: Mapping[str, Any] | None = None,
+    align_corners: bool = False,
 ) -> SegmentationModel:
     """Build a model from any encoder and any decoder that fits it.
 
@@ -266,6 +275,8 @@ def compose(
         encoder_weights: True for published ImageNet weights of the encoder, or their timm name.
         encoder_options: Options of the encoder.
         decoder_options: Options of the decoder.
+        align_corners: Of the bilinear resize of the logits to the image's size. Decoders that
+            resize have an option of that name of their own.
 
     Raises:
         TypeError: If one of them has no such option; the nearest is named.
@@ -279,18 +290,35 @@ def compose(
     features = create_encoder(encoder, in_channels=in_channels, **of_encoder)
     head = create_decoder(decoder, features.channels, features.strides, **of_decoder)
     classifier = Classifier(head.channels, num_classes)
-    model = SegmentationModel(features, head, classifier, num_classes=num_classes)
+    model = SegmentationModel(
+        features, head, classifier, num_classes=num_classes, align_corners=align_corners
+    )
     parts = {
         "encoder": encoder,
         "decoder": decoder,
         "encoder_options": of_encoder,
         "decoder_options": of_decoder,
+        "align_corners": check_flag("align_corners", align_corners),
     }
     model.blueprint = Blueprint(None, parts, in_channels)
     if encoder_weights:
         tag = None if encoder_weights is True else encoder_weights
-        model.preprocessing = load_encoder_weights(features, tag)
+        start = load_encoder_weights(features, tag)
+        model.preprocessing, model.card = start.preprocessing, start.card
     return model
+
+
+def _matters(name: str, option: str, value: Any, in_channels: int) -> bool:
+    """Whether an option changes what the network computes, and not its training alone."""
+    build = partial(build_model, name, num_classes=2, in_channels=in_channels)
+    with torch.device("meta"):
+        trained = build(options={})
+        try:
+            asked = build(options={option: value})
+        except (TypeError, ValueError):  # it may go with another option only
+            return True
+    shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (trained, asked)]
+    return shapes[0] != shapes[1] or bool(difference(trained, asked))
 
 
 def _find(name: str) -> tuple[Callable[..., Any], Variant | None]:
@@ -303,6 +331,8 @@ def _find(name: str) -> tuple[Callable[..., Any], Variant | None]:
     near = [known_name for known_name in known if known_name.startswith(f"{architecture}.")]
     hint = suggestion(name, known) or (f"; there is {', '.join(near)}" if near else "")
     hint = hint or "; list_models() names them all"
+    if "/" in name or os.path.exists(name):
+        hint = "; citysegzoo.load loads folders, files and repositories"
     raise ValueError(f"there is no model {name!r}{hint}.")
 
 
@@ -366,6 +396,5 @@ def with_weights(
         )
         trained = {k: v for k, v in state.items() if not k.startswith("classifier.")}
         load_weights(model, {**trained, **fresh}, source=source)
-        of_all = ("score", "epoch", "labels")
-        model.card = {name: value for name, value in card.items() if name not in of_all}
+        model.card = {k: v for k, v in without_score(card).items() if k != "labels"}
     return model.eval()

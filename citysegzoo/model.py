@@ -37,8 +37,8 @@ class SegmentationModel(nn.Module):
     Attributes:
         name: Its name in the zoo, None for a composed model.
         blueprint: How it was built, None where the zoo did not build it.
-        card: What is known of its weights, empty for untrained ones: ``data``, ``score``,
-            ``licence``, ``source``, ``command``.
+        card: What is known of its weights: ``data``, ``score``, ``licence``, ``source``,
+            ``command``. Of untrained ones it names ImageNet weights of the encoder, or nothing.
         labels: The classes of the output channels.
         preprocessing: What the images must have gone through.
 
@@ -161,6 +161,12 @@ class SegmentationModel(nn.Module):
         self.encoder_frozen = True
         return self.train(self.training)
 
+    def unfreeze_encoder(self) -> SegmentationModel:
+        """Train the encoder again; an optimiser made before has none of its weights."""
+        self.encoder.requires_grad_(True)
+        self.encoder_frozen = False
+        return self.train(self.training)
+
     def train(self, mode: bool = True) -> SegmentationModel:
         super().train(mode)
         if self.encoder_frozen:
@@ -184,6 +190,8 @@ class SegmentationModel(nn.Module):
         repo_id: str,
         *,
         card: Mapping[str, Any] | None = None,
+        dtype: torch.dtype | None = None,
+        readme: str | None = None,
         private: bool = False,
         tag: str | None = None,
         message: str | None = None,
@@ -197,6 +205,8 @@ class SegmentationModel(nn.Module):
             self,
             repo_id,
             card=card,
+            dtype=dtype,
+            readme=readme,
             private=private,
             tag=tag,
             message=message,

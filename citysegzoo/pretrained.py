@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from citysegzoo.data.labels import LABEL_SETS
 from citysegzoo.factory import build_model, compose, model_info, with_weights
 from citysegzoo.files import replacing
 from citysegzoo.model import SegmentationModel, require_weights
-from citysegzoo.weights.card import check_card, was_edited, write_card
+from citysegzoo.structure import difference
+from citysegzoo.weights.card import check_card, was_edited, without_score, write_card
 from citysegzoo.weights.checkpoint import load_checkpoint, read_header, save_checkpoint
 from citysegzoo.weights.config import ModelConfig
 from citysegzoo.weights.hub import (
@@ -50,7 +53,8 @@ def save_pretrained(
         model: A model that the zoo built.
         folder: Where to; made if it does not exist. Files of these names are replaced.
         card: What is known of the weights: ``data``, ``score``, ``licence``, ``source``,
-            ``citation``, ``command``; None takes the model's own.
+            ``citation``, ``command``. None takes the model's own without the score, with a
+            warning: whether that is still the weights' is not known. ``card=model.card`` keeps it.
         dtype: Floating-point type to store, such as ``torch.float16``; None keeps theirs.
 
     Returns:
@@ -110,7 +114,10 @@ def load(
     if at and revision and at != revision:
         raise ValueError(f"{source!r} and revision={revision!r} name two revisions; give one.")
     options = HubOptions(token, cache_dir, local_files_only, endpoint)
-    config_file = fetch(repository, CONFIG, revision=at or revision, options=options)
+    try:
+        config_file = fetch(repository, CONFIG, revision=at or revision, options=options)
+    except (FileNotFoundError, ConnectionError) as error:
+        raise type(error)(f"there is no folder or file {source} here, and {error}") from error
     name = f"{repository}@{at or revision or 'main'}"
     config = ModelConfig.from_json(config_file.read_bytes(), source=f"{CONFIG} of {name}")
     # The weights of the same commit, whatever was published in between.
@@ -130,6 +137,8 @@ def push_to_hub(
     repo_id: str,
     *,
     card: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+    readme: str | None = None,
     private: bool = False,
     tag: str | None = None,
     message: str | None = None,
@@ -138,13 +147,15 @@ def push_to_hub(
 ) -> str:
     """Publish a model on the Hugging Face Hub, in one commit.
 
-    The repository is made if it does not exist. A card that a person wrote or edited there stays
-    as it is.
+    The repository is made if it does not exist. A page that a person wrote or edited there stays
+    as it is, unless another one is given.
 
     Args:
         model: A model that the zoo built.
         repo_id: ``"owner/name"``.
         card: As for :func:`save_pretrained`.
+        dtype: As for :func:`save_pretrained`.
+        readme: Text of the repository's page; None has it written of the card.
         private: Whether a repository that is made now is private.
         tag: Name of a tag for the commit, such as ``"v1.0"``; None makes none.
         message: Of the commit.
@@ -166,7 +177,9 @@ def push_to_hub(
     api = HfApi(endpoint=endpoint, token=token)
     with tempfile.TemporaryDirectory() as folder:
         # All that can be wrong with the model is found before anything is sent.
-        _write(model, Path(folder), card, source=repo_id)
+        _write(model, Path(folder), card, source=repo_id, dtype=dtype)
+        if readme is not None:
+            Path(folder, CARD).write_text(readme, encoding="utf-8")
         names = [WEIGHTS, CONFIG, CARD]
         with _explaining(repo_id):
             api.create_repo(repo_id, private=private, exist_ok=True)
@@ -179,7 +192,7 @@ def push_to_hub(
         with _explaining(repo_id):
             # Asked first: what a download raises also is an EntryNotFoundError where the Hub only
             # cannot answer now, and a card that was not seen must not be replaced.
-            if api.file_exists(repo_id, CARD):
+            if readme is None and api.file_exists(repo_id, CARD):
                 there = api.hf_hub_download(repo_id, CARD, local_dir=f"{folder}/there")
                 if was_edited(Path(there).read_text(encoding="utf-8")):
                     names.remove(CARD)
@@ -226,13 +239,21 @@ def _write(
             f"the model has {model.num_classes} classes and its labels {model.labels.name!r} have "
             f"{len(model.labels)}; set model.labels."
         )
+    if card is None:
+        card = without_score(model.card)
+        if "score" in model.card:
+            warnings.warn(
+                "the score on the card of the weights is left out, as they may have changed since; "
+                "where they have not, save or publish with card=model.card.",
+                stacklevel=4,
+            )
     config = ModelConfig(
         model=model.blueprint.name,
         options=model.blueprint.options,
         in_channels=model.blueprint.in_channels,
         labels=model.labels,
         preprocessing=model.preprocessing,
-        card=check_card(model.card if card is None else card),
+        card=check_card(card),
         version=__version__,
     )
     # What is written must be what is read: the same text is read, and the model built from it.
@@ -241,12 +262,15 @@ def _write(
     except TypeError as error:
         raise ValueError(f"the options of this model cannot be written: {error}.") from error
     with torch.device("meta"):
-        shapes = {k: v.shape for k, v in _rebuild(again, model.num_classes).state_dict().items()}
+        rebuilt = _rebuild(again, model.num_classes)
     state = model.state_dict()
-    if {k: v.shape for k, v in state.items()} != shapes:
+    changed = difference(model, rebuilt)
+    if not changed and _shapes(rebuilt.state_dict()) != _shapes(state):
+        changed = "its weights have other names or shapes"
+    if changed:
         raise ValueError(
-            f"the model is no longer what {model.name or 'compose'} builds (layers were added, "
-            "removed or replaced), so that it could not be loaded; save its state_dict instead."
+            f"the model is no longer what {model.name or 'compose'} builds ({changed}), so that it "
+            "could not be loaded; save its state_dict instead."
         )
     readme = write_card(config, source=source)
     weights = target if target.suffix == ".safetensors" else target / WEIGHTS
@@ -259,6 +283,10 @@ def _write(
         with replacing(target / name) as partial:
             partial.write_text(text, encoding="utf-8")
     return target
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in state.items()}
 
 
 def _read_folder(folder: Path, num_classes: int | None, *, source: str) -> SegmentationModel:
@@ -338,7 +366,7 @@ def _rebuild(config: ModelConfig, num_classes: int) -> SegmentationModel:
             in_channels=config.in_channels,
             options=config.options,
         )
-    parts = ("encoder", "decoder", "encoder_options", "decoder_options")
+    parts = ("encoder", "decoder", "encoder_options", "decoder_options", "align_corners")
     if other := [name for name in config.options if name not in parts]:
         # Nothing in a file may have weights fetched.
         raise ValueError(f"a composed model has {', '.join(parts)}, not {other[0]!r:.50}.")

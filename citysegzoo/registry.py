@@ -11,6 +11,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import Any, Generic, TypeVar
 
 from torch import nn
@@ -73,14 +74,21 @@ class Registry(Generic[Builder]):
     def __contains__(self, name: object) -> bool:
         return name in self._builders
 
-    def names(self) -> list[str]:
-        """All names in natural order (``resnet18`` before ``resnet101``)."""
-        return natural_sorted(self._builders)
+    def names(self, pattern: str | None = None) -> list[str]:
+        """The names that match a shell-style pattern, all by default, in natural order.
 
-    def checked(self, name: str, options: Mapping[str, Any]) -> Builder:
+        (``resnet18`` comes before ``resnet101``.)
+        """
+        return natural_sorted(
+            name for name in self._builders if pattern is None or fnmatchcase(name, pattern)
+        )
+
+    def checked(
+        self, name: str, options: Mapping[str, Any], *, beside: Iterable[str] = ()
+    ) -> Builder:
         """The builder of ``name``, once its options are found to be ones it has."""
         builder = self[name]
-        check_options(f"{self.kind} {name!r}", builder, options)
+        check_options(f"{self.kind} {name!r}", builder, options, beside=beside)
         return builder
 
 
@@ -116,7 +124,7 @@ def check_options(
     builder: Callable[..., Any],
     options: Mapping[str, Any],
     *,
-    hidden: Iterable[str] = (),
+    beside: Iterable[str] = (),
 ) -> None:
     """Raise ``TypeError`` for an option that ``builder`` does not have, naming the nearest one.
 
@@ -126,14 +134,15 @@ def check_options(
         what: The thing being built, as it should appear in the message.
         builder: A callable whose keyword-only parameters are its options.
         options: The options asked for.
-        hidden: Parameters that are set by other means and are no options here.
+        beside: What the caller takes itself, and is no option: named where one is not known.
     """
-    known = {name: v for name, v in options_of(builder).items() if name not in hidden}
+    known = {name: v for name, v in options_of(builder).items() if name not in beside}
     for name, value in options.items():
         if name not in known:
+            there = list(dict.fromkeys([*beside, *known]))
             raise TypeError(
-                f"{what} has no option {name!r}{suggestion(name, known)}; "
-                f"its options are: {', '.join(known) or 'none'}."
+                f"{what} has no option {name!r}{suggestion(name, there)}; "
+                f"its options are: {', '.join(there) or 'none'}."
             )
         if isinstance(known[name], bool) and not isinstance(value, bool):
             raise TypeError(f"{name} of {what} is True or False, not {value!r}.")

@@ -67,11 +67,15 @@ def main(argv: list[str] | None = None) -> None:
 
     with tempfile.TemporaryDirectory() as cache:
         if args.dry_run:
-            where = str(model.save_pretrained(args.dry_run))
+            where = str(model.save_pretrained(args.dry_run, card=model.card))
             again = citysegzoo.load(where)
         else:
             where = model.push_to_hub(
-                args.repository, private=args.private, tag=args.tag, endpoint=args.endpoint
+                args.repository,
+                card=model.card,
+                private=args.private,
+                tag=args.tag,
+                endpoint=args.endpoint,
             )
             # With a cache of its own, so that the weights do come from the Hub.
             again = citysegzoo.load(where, cache_dir=cache, endpoint=args.endpoint)

@@ -759,7 +759,7 @@ class Run:
             },
         }
         self.final.card = card
-        save_pretrained(self.final, self.args.output / "best.safetensors")
+        save_pretrained(self.final, self.args.output / "best.safetensors", card=card)
 
     def save(self) -> None:
         """Write last.pt: all that decides how the run goes on."""

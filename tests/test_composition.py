@@ -215,9 +215,12 @@ def test_timm_options_that_are_not_for_timm_alone(option: str) -> None:
 @pytest.mark.parametrize(
     ("decoder", "options", "message"),
     [
-        ("transposed", {"widths": (8,) * 6}, "6 doublings, but an encoder of stride 32 allows at"),
+        ("transposed", {"widths": (8,) * 6}, "6 widths, .* but an encoder of stride 32 allows at"),
         ("transposed", {"kernel_size": 4}, "2 or 3, not 4"),
-        ("unet", {"widths": (8, 8)}, "2 entries, but this encoder gives 4 skips"),
+        ("unet", {"align_corners": True}, "are of up='bilinear', and up is 'transposed'"),
+        ("unet", {"up": "nearest", "up_kernel_size": 1}, "and up is 'nearest'; leave them out"),
+        ("aspp", {"project": False, "dropout": 0.5}, "dropout follows the projection"),
+        ("unet", {"widths": (8, 8)}, "2 widths, but this encoder gives 4 skips"),
         ("unet", {"up": "cubic"}, "'transposed', 'bilinear' or 'nearest', not 'cubic'"),
         ("unet", {"up_width": "wide"}, "'narrow' or 'keep', not 'wide'"),
     ],

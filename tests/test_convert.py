@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -83,6 +84,55 @@ def test_other_channels_under_our_own_names(tmp_path: Path) -> None:
     words = ["convert", str(tmp_path / "x.pt"), "--output", str(tmp_path / "ours")]
     assert main([*words, "--model", "unet.small"]) == 0
     assert citysegzoo.load(tmp_path / "ours").blueprint.in_channels == 5
+
+
+def test_options_that_weights_do_not_show(tmp_path: Path, capsys) -> None:
+    model = citysegzoo.create_model("unet.small", num_classes=3, up="bilinear", align_corners=True)
+    torch.save(model.state_dict(), tmp_path / "x.pt")
+    words = ["convert", str(tmp_path / "x.pt"), "--output", str(tmp_path / "ours")]
+    words += ["--model", "unet.small"]
+    assert main(words) == 2
+    assert main([*words, "-o", "up=bilinear", "-o", "align_corners=true"]) == 0
+    images = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        assert torch.equal(citysegzoo.load(tmp_path / "ours")(images), model.eval()(images))
+    capsys.readouterr()
+    saved = str(tmp_path / "ours" / "model.safetensors")
+    assert main(["convert", saved, "--output", str(tmp_path / "again")]) == 2
+    assert "is a saved model already, which citysegzoo.load takes" in capsys.readouterr().err
+
+
+def test_a_saved_model_is_shown(tmp_path: Path, capsys) -> None:
+    model = citysegzoo.create_model("unet.small", num_classes=3)
+    card = {"licence": "MIT", "score": {"mean_iou": 0.5, "class_iou": {"class0": None}}}
+    folder = str(model.save_pretrained(tmp_path / "ours", card=card))
+    assert main(["show", folder]) == 0
+    said = capsys.readouterr().out
+    for part in ("unet.small\n", "3 classes", "(16, 32, 64, 128, 256)", "50.0 % mean IoU", "MIT"):
+        assert part in said
+    assert main(["show", folder, "-o", "up=bilinear"]) == 2
+    assert "is built already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_what_publish_hands_on(
+    edited: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The card as it is, the page that was edited, and the type that is stored."""
+    handed: dict[str, Any] = {}
+    monkeypatch.setattr(
+        "citysegzoo.pretrained.push_to_hub",
+        lambda model, repository, **how: handed.update(how) or f"{repository}@1",
+    )
+    card = {"licence": "MIT", "score": {"mean_iou": 0.5}}
+    model = citysegzoo.create_model("unet", widths=(4, 8))
+    folder = model.save_pretrained(tmp_path / "ours", card=card, dtype=torch.float16)
+    page = folder / "README.md"
+    if edited:
+        page.write_text(page.read_text() + "by hand\n")
+    assert main(["publish", str(folder), "a/b"]) == 0
+    assert (handed["card"], handed["dtype"]) == (card, torch.float16)
+    assert handed["readme"] == (page.read_text() if edited else None)
 
 
 def test_weights_from_before_batches_were_counted(

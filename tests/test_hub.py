@@ -217,6 +217,18 @@ def test_a_card_that_a_person_edited_stays(
     assert hub.files(WHERE)["README.md"] == edited
 
 
+def test_a_page_that_is_given_is_published(
+    hub: LoopbackHub, model: citysegzoo.SegmentationModel
+) -> None:
+    page = "---\nlicense: mit\n---\nby hand\n"
+    publish(model, hub, readme=page, dtype=torch.float16)
+    assert hub.files(WHERE)["README.md"] == page.encode()
+    halved = len(hub.files(WHERE)["model.safetensors"])
+    publish(model, hub)
+    assert hub.files(WHERE)["README.md"] == page.encode()
+    assert len(hub.files(WHERE)["model.safetensors"]) > halved
+
+
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
 def test_a_card_that_cannot_be_read_stays(
     hub: LoopbackHub, model: citysegzoo.SegmentationModel, method: str

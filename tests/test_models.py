@@ -12,6 +12,7 @@ from versions import not_on_torch_2_6
 import citysegzoo
 from citysegzoo.data import BGR_MEAN, CITYSCAPES_19, CITYSCAPES_34, IMAGENET, UNIT_RANGE
 from citysegzoo.encoders import create_encoder
+from citysegzoo.structure import difference
 
 # Name -> parameters, classes: counted on the reports' own code or computed from its description.
 REPORTED = {
@@ -214,8 +215,86 @@ def test_resnet_width_scales_every_layer(depth: int, width: int) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    [
+        ("in_chans", "in_channels"),
+        ("num_clases", "num_classes"),
+        ("classes", "num_classes"),
+        ("pretraind", "pretrained"),
+        ("encoder_weight", "encoder_weights"),
+    ],
+)
+def test_arguments_are_among_what_may_have_been_meant(option: str, meant: str) -> None:
+    with pytest.raises(TypeError, match=f"did you mean '{meant}'"):
+        citysegzoo.create_model("unet", **{option: 1})
+    if option == "in_chans":
+        for encoder in ("resnet18", "timm/resnet18"):
+            with pytest.raises(TypeError, match="did you mean 'in_channels'"):
+                create_encoder(encoder, in_chans=4)
+
+
+def test_trained_weights_take_what_matters_in_training_alone() -> None:
+    model = citysegzoo.create_model("unet_resnet18.street", pretrained=True, dropout=0.25)
+    plain = citysegzoo.create_model("unet_resnet18.street", pretrained=True)
+    assert model.blueprint.options["dropout"] == 0.25
+    assert any(isinstance(module, torch.nn.Dropout2d) for module in model.modules())
+    x = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        assert torch.equal(model(x), plain(x))
+    for option, value in (
+        ("up", "bilinear"), ("skip_first", False), ("working_size", (64, 64)), ("norm", False),
+        ("decoder_widths", (8, 8, 8, 8)), ("encoder_options", {"dilate_first": True, "width": 64}),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=f"were trained with {option}=.*leave {option} out"):
+            citysegzoo.create_model("unet_resnet18.street", pretrained=True, **{option: value})
+
+
+def test_a_saved_model_is_no_name() -> None:
+    with pytest.raises(ValueError, match="no model 'you/street'; citysegzoo.load loads folders"):
+        citysegzoo.create_model("you/street")
+
+
+def test_encoders_are_trained_again() -> None:
+    model = citysegzoo.create_model("unet", widths=(4, 8)).train().freeze_encoder()
+    assert not model.encoder.training
+    model.unfreeze_encoder()
+    assert model.encoder.training
+    assert all(p.requires_grad for p in model.parameters())
+    assert not model.eval().unfreeze_encoder().encoder.training
+
+
+def test_lists_take_patterns() -> None:
+    assert citysegzoo.list_encoders("resnet1*") == ["resnet18", "resnet101", "resnet152"]
+    assert citysegzoo.list_decoders("unet*") == ["unet", "unet_aspp"]
+
+
+def test_a_deeplab_of_a_report_can_be_composed() -> None:
+    name = "deeplabv3_resnet101.mei2019_dl1"
+    names = ("aspp_rates", "aspp_kernel_size", "image_pooling", "refine", "dropout")
+    options = citysegzoo.model_info(name).options
+    with torch.device("meta"):
+        theirs = citysegzoo.create_model(name)
+        model = citysegzoo.compose(
+            "resnet101",
+            "aspp",
+            num_classes=theirs.num_classes,
+            encoder_options={
+                "output_stride": options["output_stride"],
+                "bn_momentum": options["encoder_bn_momentum"],
+            },
+            decoder_options={
+                **{key: options[key] for key in names},
+                "align_corners": True,
+                "bn_momentum": options["aspp_bn_momentum"],
+            },
+            align_corners=True,
+        )
+    assert not difference(model, theirs)
+
+
 def test_narrow_resnets_have_no_imagenet_weights() -> None:
-    with pytest.raises(ValueError, match="ResNetEncoder has no published ImageNet weights"):
+    with pytest.raises(ValueError, match="weights for ResNetEncoder as built here"):
         citysegzoo.create_model(
             "unet_resnet18", encoder_options={"width": 32}, encoder_weights=True
         )
@@ -260,7 +339,7 @@ def test_unusable_values(options: dict, error: type[Exception], message: str) ->
         ({"encoder_options": 32}, TypeError, "encoder_options is a dict of options, not 32"),
         ({"encoder_options": {"width": 0}}, ValueError, "width must be at least 1, not 0"),
         ({"encoder_options": {"widht": 8}}, TypeError, "did you mean 'width'"),
-        ({"decoder_widths": (8, 8)}, ValueError, "2 entries, but this encoder gives 4 skips"),
+        ({"decoder_widths": (8, 8)}, ValueError, "2 widths, but this encoder gives 4 skips"),
     ],
 )
 def test_unusable_values_of_unets(options: dict, error: type[Exception], message: str) -> None:

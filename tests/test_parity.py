@@ -1,12 +1,18 @@
 """Parity with code nobody here wrote: torchvision and timm."""
 
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
 import pytest
 import timm
 import torch
 import torchvision
 
 import citysegzoo
-from citysegzoo.encoders import create_encoder
+from citysegzoo.data import IMAGENET
+from citysegzoo.encoders import Encoder, create_encoder
+from citysegzoo.encoders.pretrained import EncoderWeights
 from citysegzoo.weights import from_torchvision_deeplabv3, load_weights
 
 RESNETS = [(depth, stride) for depth in (18, 34, 50, 101) for stride in (8, 16, 32)]
@@ -184,11 +190,44 @@ def test_published_layouts_load_by_name(name: str, monkeypatch: pytest.MonkeyPat
     assert timm.is_model(encoder.pretrained_tag.partition(".")[0])
 
 
+def recording(asked: list[str | None]) -> Callable[..., EncoderWeights]:
+    """What notes which weights are asked for, and fetches none."""
+
+    def load(_: Encoder, tag: str | None) -> EncoderWeights:
+        asked.append(tag)
+        return EncoderWeights(tag or "", "", IMAGENET)
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("tag", "terms"),
+    [("resnet18.tv_in1k", None), ("convnextv2_atto.fcmae_ft_in1k", "cc-by-nc-4.0")],
+)
+def test_encoder_weights_are_on_the_card(
+    tag: str, terms: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from citysegzoo.encoders import pretrained
+
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda tag, pretrained=False, **o: create(tag, **o))
+    monkeypatch.setattr(pretrained, "_check_reachable", lambda *_: None)  # nothing is fetched
+    name = tag.partition(".")[0]
+    said = pytest.warns(UserWarning, match="not for commercial use") if terms else nullcontext()
+    with said:
+        model = citysegzoo.compose(
+            "resnet18" if terms is None else f"timm/{name}", "fcn_head", encoder_weights=tag
+        )
+    assert tag in model.card["source"]
+    assert model.card.get("licence", "none").startswith(terms or "none")
+    assert citysegzoo.load(model.save_pretrained(tmp_path / "saved")).card == model.card
+
+
 def test_reported_models_name_the_weights_they_used(monkeypatch: pytest.MonkeyPatch) -> None:
     from citysegzoo import factory
 
     asked = []
-    monkeypatch.setattr(factory, "load_encoder_weights", lambda _, tag: asked.append(tag))
+    monkeypatch.setattr(factory, "load_encoder_weights", recording(asked))
     with torch.device("meta"):
         citysegzoo.create_model("deeplabv3_resnet101.mei2019_dl1", encoder_weights=True)
         citysegzoo.create_model("segnet_vgg16.mei2019", encoder_weights=True)
@@ -199,7 +238,10 @@ def test_reported_models_name_the_weights_they_used(monkeypatch: pytest.MonkeyPa
 
 
 def test_encoders_without_published_weights_say_so() -> None:
-    with pytest.raises(ValueError, match="no published ImageNet weights; leave encoder_weights ou"):
+    with pytest.raises(
+        ValueError,
+        match="ImageNet weights for PooledConvEncoder as built here; leave encoder_weights out",
+    ):
         citysegzoo.create_model("unet.small", encoder_weights=True)
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 import citysegzoo
 from citysegzoo.data import CAMVID_11, LabelSet
+from citysegzoo.structure import difference
 from citysegzoo.weights import save_checkpoint
 from citysegzoo.weights.card import check_card, was_edited, write_card
 from citysegzoo.weights.checkpoint import build_with, load_checkpoint
@@ -122,6 +123,9 @@ def test_every_architecture_comes_back(name: str, tmp_path: Path) -> None:
     x = torch.rand(1, 3, 64, 96)
     with torch.inference_mode():
         assert torch.equal(again(x), model(x))
+    # What it keeps of that run is nothing that saving takes for a change.
+    with torch.device("meta"):
+        assert not difference(again, citysegzoo.create_model(name, num_classes=5))
 
 
 def test_bit_for_bit_with_everything_it_knows(folder: Path) -> None:
@@ -133,7 +137,7 @@ def test_bit_for_bit_with_everything_it_knows(folder: Path) -> None:
     file = citysegzoo.load(folder / "model.safetensors")
     same(file, again)
     assert file.card == CARD
-    resaved = citysegzoo.load(again.save_pretrained(folder.parent / "again"))
+    resaved = citysegzoo.load(again.save_pretrained(folder.parent / "again", card=again.card))
     same(resaved, again)
     for name in ("model.safetensors", "config.json"):
         assert (folder / name).read_bytes() == (folder.parent / "again" / name).read_bytes()
@@ -175,13 +179,94 @@ def test_what_cannot_be_saved_leaves_what_was(
     assert {file: file.read_bytes() for file in folder.iterdir()} == before
 
 
+def deeplab() -> citysegzoo.SegmentationModel:
+    return citysegzoo.create_model("deeplabv3_resnet18", aspp_width=8)
+
+
+CHANGES = {
+    "activation": (small, lambda m: setattr(m.encoder.stages[0][0], "act", torch.nn.SiLU())),
+    "dilation": (deeplab, lambda m: setattr(m.encoder.layer4[1].conv1, "dilation", (1, 1))),
+    "corners": (small, lambda m: setattr(m, "align_corners", True)),
+    "inner": (deeplab, lambda m: setattr(m.decoder, "align_corners", True)),
+    "size": (small, lambda m: setattr(m, "working_size", (64, 64))),
+    "epsilon": (small, lambda m: setattr(m.encoder.stages[0][0].norm, "eps", 0.1)),
+    "up": (small, lambda m: setattr(m.decoder.blocks[0], "skip_first", False)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_weights_do_not_show_must_be_as_built(change: str, tmp_path: Path) -> None:
+    build, alter = CHANGES[change]
+    model = build()
+    alter(model)
+    with pytest.raises(ValueError, match="no longer what .* builds .* is .*, not .*could not be"):
+        model.save_pretrained(tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_matters_in_training_alone_may_differ(tmp_path: Path) -> None:
+    model = deeplab()
+    model.freeze_encoder()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 0.01
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.9
+    model.save_pretrained(tmp_path / "a")
+    torch.nn.SyncBatchNorm.convert_sync_batchnorm(model).save_pretrained(tmp_path / "b")
+    for name in "ab":
+        same(citysegzoo.load(tmp_path / name), model)
+
+
+def test_a_score_is_not_that_of_weights_that_may_have_changed(folder: Path, tmp_path: Path) -> None:
+    model = citysegzoo.load(folder)
+    with torch.no_grad():
+        model.classifier.conv.weight.zero_()
+    with pytest.warns(UserWarning, match="score on the card .* left out, .* card=model.card") as w:
+        model.save_pretrained(tmp_path / "new")
+    assert w[0].filename == __file__
+    assert citysegzoo.load(tmp_path / "new").card == {
+        name: value for name, value in CARD.items() if name != "score"
+    }
+    model.save_pretrained(tmp_path / "same", card=model.card)
+    assert citysegzoo.load(tmp_path / "same").card == CARD
+
+
+@pytest.mark.parametrize(
+    ("licence", "key", "name"),
+    [
+        ("MIT", "mit", None),
+        ("apache-2.0", "apache-2.0", None),
+        ("CC BY-SA 4.0", "cc-by-sa-4.0", None),
+        ("CC BY-NC 4.0: the terms of CamVid", "cc-by-nc-4.0", None),
+        ("CC BY-NC 4.0: of CamVid; started from weights of: NVIDIA", "other", "cc-by-nc-4.0"),
+        ("Apache-2.0 code, weights non-commercial", "other", "apache-2.0-code-weights-non-co"),
+        ("the terms of Cityscapes: non-commercial use", "other", "the-terms-of-cityscapes"),
+    ],
+)
+def test_licences_have_the_names_of_the_hub(
+    licence: str, key: str, name: str | None, tmp_path: Path
+) -> None:
+    text = (small().save_pretrained(tmp_path, card={"licence": licence}) / "README.md").read_text()
+    assert f'license: "{key}"\n' in text
+    assert ("license_name" in text) is (name is not None)
+    assert f'license_name: "{name or ""}' in text or name is None
+    assert f"Licence: {licence}" in text
+
+
+def test_a_mistyped_folder_is_said_to_be_none(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConnectionError, match="there is no folder or file runs/unt here, and con"):
+        citysegzoo.load("runs/unt", local_files_only=True)
+
+
 def test_numbers_too_large_for_half_precision_are_refused(folder: Path) -> None:
     model = citysegzoo.load(folder)
     model.encoder.stages[0][0].norm.running_var[0] = 1e5
     key = next(k for k, v in model.state_dict().items() if v.is_floating_point() and v.max() > 9e4)
     with pytest.raises(ValueError, match=f"{key} has a number too large for torch.float16"):
-        model.save_pretrained(folder, dtype=torch.float16)
-    assert model.save_pretrained(folder, dtype=torch.bfloat16) == folder
+        model.save_pretrained(folder, card={}, dtype=torch.float16)
+    assert model.save_pretrained(folder, card={}, dtype=torch.bfloat16) == folder
 
 
 def test_a_score_that_is_not_known_is_left_out(tmp_path: Path) -> None:

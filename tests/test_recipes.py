@@ -10,6 +10,8 @@ import torch
 import citysegzoo
 from citysegzoo import factory
 from citysegzoo.cli import main
+from citysegzoo.data import IMAGENET
+from citysegzoo.encoders.pretrained import EncoderWeights
 from citysegzoo.losses import create_loss, list_losses
 from citysegzoo.recipe import Recipe
 from citysegzoo.reports import REPORTS
@@ -170,7 +172,12 @@ def test_the_checkpoint_kept():
 @pytest.mark.parametrize("name", [name for name, r in RECIPES.items() if r.encoder_weights])
 def test_encoder_weights_are_those_of_the_recipe(name, monkeypatch):
     asked = []
-    monkeypatch.setattr(factory, "load_encoder_weights", lambda _, tag, **__: asked.append(tag))
+
+    def load(_, tag):
+        asked.append(tag)
+        return EncoderWeights(tag, "", IMAGENET)
+
+    monkeypatch.setattr(factory, "load_encoder_weights", load)
     with torch.device("meta"):
         citysegzoo.create_model(name, encoder_weights=True)
     assert asked == [RECIPES[name].encoder_weights]

@@ -218,5 +218,5 @@ def test_unusable_rates(name: str) -> None:
 
 
 def test_there_are_no_imagenet_weights_yet() -> None:
-    with pytest.raises(ValueError, match="MiTEncoder has no published ImageNet weights"):
+    with pytest.raises(ValueError, match="no published ImageNet weights for MiTEncoder"):
         citysegzoo.create_model("segformer_b0", encoder_weights=True)

@@ -111,6 +111,23 @@ def print_table(rows: Sequence[tuple[str, ...]]) -> None:
         print((start + ("\n" + " " * indent).join(last)).rstrip())
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the option that sets options of a model, each of which :func:`option` reads."""
+    parser.add_argument(
+        "-o",
+        "--option",
+        action="append",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="build it with this option, such as aspp_rates=3,6,9; may be repeated",
+    )
+
+
+def is_saved(name: str) -> bool:
+    """Whether a name is that of a folder, a file or a repository, and not of a model of the zoo."""
+    return os.sep in name or "/" in name or os.path.exists(name)
+
+
 def option(text: str) -> tuple[str, Any]:
     """``name=value`` of the command line, the value read as a Python literal where it is one."""
     name, equals, value = text.partition("=")
@@ -130,7 +147,7 @@ def trained(name: str, tag: str | None) -> SegmentationModel:
     from citysegzoo.factory import create_model
     from citysegzoo.pretrained import load
 
-    if os.sep not in name and "/" not in name and not os.path.exists(name):
+    if not is_saved(name):
         return create_model(name, pretrained=tag or True)
     if tag is not None:
         raise ValueError(f"--weights names weights of a model of the zoo; {name} has one set only.")

@@ -6,9 +6,12 @@ import argparse
 import math
 from typing import TYPE_CHECKING, Any
 
-from citysegzoo.cli.common import Commands, option, print_table
+from citysegzoo.cli.common import Commands, add_options, is_saved, option, print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from citysegzoo.data.labels import LabelSet
     from citysegzoo.factory import ModelInfo
     from citysegzoo.model import SegmentationModel
     from citysegzoo.weights import WeightsRecord
@@ -23,15 +26,12 @@ def add_parsers(commands: Commands) -> None:
     models.set_defaults(run=_models)
 
     show = commands.add_parser("show", help="show all that is known of a model")
-    show.add_argument("name", metavar="NAME", help="a name from `citysegzoo models`")
     show.add_argument(
-        "-o",
-        "--option",
-        action="append",
-        default=[],
-        metavar="OPTION=VALUE",
-        help="build it with this option, such as aspp_rates=3,6,9; may be repeated",
+        "name",
+        metavar="NAME",
+        help="a name from `citysegzoo models`, a saved model's folder or file, or owner/name",
     )
+    add_options(show)
     show.add_argument("--num-classes", type=int, help="build it with this number of classes")
     show.add_argument("--all-results", action="store_true", help="print every reported figure")
     show.set_defaults(run=_show)
@@ -63,6 +63,8 @@ def _show(args: argparse.Namespace) -> int:
     from citysegzoo.factory import create_model, model_info
     from citysegzoo.registry import suggestion
 
+    if is_saved(args.name):
+        return _show_saved(args)
     info = model_info(args.name)
     options = dict(option(text) for text in args.option)
     for name in options:
@@ -82,9 +84,23 @@ def _show(args: argparse.Namespace) -> int:
     if info.results:
         _print_results(info, everything=args.all_results)
     for record in info.weights:
-        _print_weights(record)
+        _print_weights(f"weights {record.tag!r}", record.card, record.labels, _where(record))
     if not info.weights:
         print("\nno trained weights; `citysegzoo models --pretrained` lists the models with some")
+    return 0
+
+
+def _show_saved(args: argparse.Namespace) -> int:
+    from citysegzoo.pretrained import load
+
+    if args.option or args.num_classes is not None:
+        raise ValueError(f"{args.name} is built already; -o and --num-classes go with a name.")
+    model = load(args.name)
+    options = model.blueprint.options if model.blueprint else {}
+    print(f"{model.name or 'composed model'}\n")
+    rows = [(f"  {name}", str(value)) for name, value in options.items()]
+    print_table([*_composition(model), ("options", ""), *rows, _input(model)])
+    _print_weights("weights", model.card, model.labels, args.name)
     return 0
 
 
@@ -113,17 +129,17 @@ def _settings(
     for name, value in {**info.options, **changed}.items():
         origin = "given" if name in changed else "set by the variant" if name in info.preset else ""
         rows.append((f"  {name}", f"{value}{f'  ({origin})' if origin else ''}"))
+    return [("options", "" if rows else "none"), *rows, _input(model)]
+
+
+def _input(model: SegmentationModel) -> tuple[str, str]:
     preprocessing, least = model.preprocessing, model.min_size
-    return [
-        ("options", "" if rows else "none"),
-        *rows,
-        (
-            "input",
-            f"{preprocessing.channel_order} in 0..1, minus "
-            f"({', '.join(f'{m:.3f}' for m in preprocessing.mean)}), over "
-            f"({', '.join(f'{s:.3f}' for s in preprocessing.std)}); any size from {least}x{least}",
-        ),
-    ]
+    return (
+        "input",
+        f"{preprocessing.channel_order} in 0..1, minus "
+        f"({', '.join(f'{m:.3f}' for m in preprocessing.mean)}), over "
+        f"({', '.join(f'{s:.3f}' for s in preprocessing.std)}); any size from {least}x{least}",
+    )
 
 
 def _report_rows(info: ModelInfo) -> list[tuple[str, str]]:
@@ -159,25 +175,26 @@ def _correction(corrected: float | None) -> str:
     return "wrong" if math.isnan(corrected) else f"should be {corrected:g}"
 
 
-def _print_weights(record: WeightsRecord) -> None:
-    card = record.card
-    score = card["score"]
-    print(f"\nweights {record.tag!r}")
-    print_table(
-        [
-            ("  trained on", card["data"]),
-            ("  classes", f"{len(record.labels)}: {', '.join(record.labels.classes)}"),
-            ("  score", f"{100 * score['mean_iou']:.1f} % {score['metric']}; {score['split']}"),
-            *(
-                (f"    {name}", f"{100 * iou:.1f} %")
-                for name, iou in score.get("class_iou", {}).items()
-            ),
-            ("  licence", card["licence"]),
-            ("  source", card["source"]),
-            *([("  command", card["command"])] if "command" in card else []),
-            ("  where", _where(record)),
-        ]
-    )
+def _print_weights(title: str, card: Mapping[str, Any], labels: LabelSet, where: str) -> None:
+    """What a card says; what it leaves out is not known, and left out here."""
+    score = card.get("score", {})
+    mean = score.get("mean_iou")
+    facts = {
+        "trained on": card.get("data"),
+        "classes": f"{len(labels)}: {', '.join(labels.classes)}",
+        "score": mean is not None
+        and f"{100 * mean:.1f} % {score.get('metric') or 'mean IoU'}; {score.get('split') or ''}",
+        **{
+            f"  {name}": "-" if iou is None else f"{100 * iou:.1f} %"
+            for name, iou in score.get("class_iou", {}).items()
+        },
+        "licence": card.get("licence"),
+        "source": card.get("source"),
+        "command": card.get("command"),
+        "where": where,
+    }
+    print(f"\n{title}")
+    print_table([(f"  {name}", str(fact)) for name, fact in facts.items() if fact])
 
 
 def _where(record: WeightsRecord) -> str:

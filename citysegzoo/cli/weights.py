@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from citysegzoo.cli.common import Commands, check_file_writable, check_not_read
+from citysegzoo.cli.common import Commands, add_options, check_file_writable, check_not_read, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +33,7 @@ def add_parsers(commands: Commands) -> None:
     )
     convert.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
     convert.add_argument("--model", metavar="NAME", help="the zoo's model [what the layout says]")
+    add_options(convert)
     convert.add_argument("--output", type=Path, metavar="FOLDER", required=True)
     convert.add_argument("--labels", metavar="SET", help="its classes, such as cityscapes19")
     convert.add_argument("--licence", help="licence of the weights, for the card")
@@ -43,7 +44,8 @@ def add_parsers(commands: Commands) -> None:
         "publish",
         help="publish a saved model on the Hugging Face Hub",
         description="Upload weights, config.json and a model card in one commit. The token is that "
-        "of `hf auth login`, or HF_TOKEN. A card that a person edited there stays.",
+        "of `hf auth login`, or HF_TOKEN. A README.md that was edited in the folder is published "
+        "as it is; else one that a person edited there stays.",
     )
     publish.add_argument("model", type=Path, metavar="FOLDER", help="a saved model, or its file")
     publish.add_argument("repository", metavar="OWNER/NAME")
@@ -66,8 +68,15 @@ def _convert(args: argparse.Namespace) -> int:
     from citysegzoo.data.labels import find_label_set
     from citysegzoo.factory import build_model
     from citysegzoo.weights import detect_layout, load_weights, read_state_dict
+    from citysegzoo.weights.checkpoint import read_header
 
     _check_nothing_lost(args.checkpoint, args.output)
+    if args.checkpoint.suffix == ".safetensors" and "citysegzoo_config" in read_header(
+        args.checkpoint
+    ):
+        raise ValueError(
+            f"{args.checkpoint} is a saved model already, which citysegzoo.load takes as it is."
+        )
     state = read_state_dict(args.checkpoint)
     layout = detect_layout(state)
     converted = layout.convert(state)
@@ -75,7 +84,7 @@ def _convert(args: argparse.Namespace) -> int:
         name, options, classes = layout.model(state)
     else:
         name, options, classes = _named(args, layout, state, converted)
-    settings = {"in_channels": 3, **options}
+    settings = {"in_channels": 3, **options, **dict(map(option, args.option))}
     model = build_model(
         name, num_classes=classes, in_channels=settings.pop("in_channels"), options=settings
     )
@@ -117,7 +126,8 @@ def _named(
         if suggestion.name == args.model:
             return suggestion
     with torch.device("meta"):
-        model = build_model(args.model, num_classes=len(last), in_channels=3, options={})
+        options = dict(map(option, args.option))
+        model = build_model(args.model, num_classes=len(last), in_channels=3, options=options)
     first = next(name for name, weight in model.named_parameters() if weight.ndim == 4)
     channels = converted[first].shape[1:2] if first in converted else ()
     return Suggestion(args.model, {"in_channels": channels[0]} if channels else {}, len(last))
@@ -145,13 +155,27 @@ def _check_nothing_lost(checkpoint: Path, output: Path) -> None:
 
 
 def _publish(args: argparse.Namespace) -> int:
-    from citysegzoo.pretrained import load, push_to_hub
+    from citysegzoo.pretrained import CARD, WEIGHTS, load, push_to_hub
+    from citysegzoo.weights.card import was_edited
+    from citysegzoo.weights.checkpoint import stored_dtype
 
     if not args.model.exists():
         raise FileNotFoundError(f"{args.model} does not exist; name a saved model's folder.")
     model = load(args.model)
+    weights, page = args.model, None
+    if args.model.is_dir():
+        weights = args.model / WEIGHTS
+        with suppress(FileNotFoundError):
+            page = (args.model / CARD).read_text(encoding="utf-8")
     where = push_to_hub(
-        model, args.repository, private=args.private, tag=args.tag, endpoint=args.endpoint
+        model,
+        args.repository,
+        card=model.card,
+        dtype=stored_dtype(weights),
+        readme=page if page is not None and was_edited(page) else None,
+        private=args.private,
+        tag=args.tag,
+        endpoint=args.endpoint,
     )
     print(f"published: {where}\n  citysegzoo.load({where!r})")
     return 0

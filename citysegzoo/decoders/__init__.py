@@ -36,9 +36,13 @@ __all__ = [
 ]
 
 
-def list_decoders() -> list[str]:
-    """Names of the registered decoders."""
-    return DECODERS.names()
+def list_decoders(pattern: str | None = None) -> list[str]:
+    """Names of the registered decoders.
+
+    Args:
+        pattern: Shell-style pattern the names must match, such as ``"unet*"``.
+    """
+    return DECODERS.names(pattern)
 
 
 def create_decoder(

@@ -39,7 +39,7 @@ class AllMLPDecoder(Decoder):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        check_positive("width", width)
+        check_positive("the decoder's width", width)
         self.linears = nn.ModuleList(nn.Conv2d(inputs, width, 1) for inputs in channels)
         self.fuse = ConvNormAct(len(channels) * width, width, 1, bias=False, dropout=dropout)
         initialise(self.fuse, "kaiming_normal")

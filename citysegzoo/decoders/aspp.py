@@ -147,6 +147,8 @@ class ASPPDecoder(Decoder):
         super().__init__()
         if check_positive("levels", levels) > len(channels):
             raise ValueError(f"levels is {levels}, but the encoder gives {len(channels)} features.")
+        if check_probability("dropout", dropout) and not project:
+            raise ValueError("dropout follows the projection, which project=False leaves out.")
         self.levels = levels
         self.align_corners = align_corners
         pyramids = [
@@ -171,7 +173,7 @@ class ASPPDecoder(Decoder):
             self.project.append(
                 ConvNormAct(self.channels, aspp_width, 1, bias=bias, norm_momentum=bn_momentum)
             )
-            self.project.append(nn.Dropout(check_probability("dropout", dropout)))
+            self.project.append(nn.Dropout(dropout))
             self.channels = aspp_width
         if refine:
             self.project.append(

@@ -46,7 +46,7 @@ class TransposedDecoder(Decoder):
         super().__init__()
         if kernel_size not in (2, 3):
             raise ValueError(
-                f"kernel_size of the transposed decoder is 2 or 3, not {kernel_size!r}."
+                f"the kernel of the transposed decoder is of size 2 or 3, not {kernel_size!r}."
             )
         halvings = strides[-1].bit_length() - 1
         if strides[-1] != 1 << halvings:
@@ -56,11 +56,11 @@ class TransposedDecoder(Decoder):
         if widths is None:
             widest = min(512, channels[-1])
             widths = [max(min(32, widest), widest >> i) for i in range(halvings)]
-        widths = check_positives("widths", widths)
+        widths = check_positives("the decoder's widths", widths)
         if len(widths) > halvings:
             raise ValueError(
-                f"widths has {len(widths)} doublings, but an encoder of stride {strides[-1]} "
-                f"allows at most {halvings}."
+                f"the decoder has {len(widths)} widths, each a doubling, but an encoder of stride "
+                f"{strides[-1]} allows at most {halvings}."
             )
         padding = kernel_size - 2
         self.steps = nn.ModuleList()

@@ -150,11 +150,18 @@ class UNetDecoder(Decoder):
         check_positive("bottom_convs", bottom_convs, least=0)
         if up_width not in ("narrow", "keep"):
             raise ValueError(f"up_width is 'narrow' or 'keep', not {up_width!r}.")
+        if up != "bilinear" and (align_corners or up_kernel_size != 3):
+            raise ValueError(
+                f"align_corners and up_kernel_size are of up='bilinear', and up is {up!r}; leave "
+                "them out."
+            )
         skips = len(channels) - 1
-        widths = check_positives("widths", channels[-2::-1] if widths is None else widths)
+        widths = check_positives(
+            "the decoder's widths", channels[-2::-1] if widths is None else widths
+        )
         if len(widths) != skips:
             raise ValueError(
-                f"widths has {len(widths)} entries, but this encoder gives {skips} skips."
+                f"the decoder has {len(widths)} widths, but this encoder gives {skips} skips."
             )
         extra = check_positives("extra_widths", extra_widths) if extra_widths else ()
         bottom = channels[-1]

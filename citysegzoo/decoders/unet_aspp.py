@@ -49,7 +49,8 @@ class UNetASPPDecoder(UNetDecoder):
     ) -> None:
         if up not in ("transposed", "bilinear"):
             raise ValueError(f"up of unet_aspp is 'transposed' or 'bilinear', not {up!r}.")
-        super().__init__(channels, strides, widths=widths, up=up, align_corners=align_corners)
+        resized = align_corners and up == "bilinear"
+        super().__init__(channels, strides, widths=widths, up=up, align_corners=resized)
         check_positive("final_width", final_width)
         if len(self.blocks) < 2:
             raise ValueError("the unet_aspp decoder needs an encoder with at least three features.")

@@ -40,9 +40,13 @@ __all__ = [
 ]
 
 
-def list_encoders() -> list[str]:
-    """Names of the registered encoders; beside them ``timm/<name>`` builds any timm backbone."""
-    return ENCODERS.names()
+def list_encoders(pattern: str | None = None) -> list[str]:
+    """Names of the registered encoders; beside them ``timm/<name>`` builds any timm backbone.
+
+    Args:
+        pattern: Shell-style pattern the names must match, such as ``"resnet*"``.
+    """
+    return ENCODERS.names(pattern)
 
 
 def create_encoder(name: str, *, in_channels: int = 3, **options: Any) -> Encoder:
@@ -60,6 +64,6 @@ def create_encoder(name: str, *, in_channels: int = 3, **options: Any) -> Encode
     check_name("encoder", name)
     check_positive("in_channels", in_channels)
     if name.startswith("timm/"):
-        check_options(f"encoder {name!r}", TimmEncoder, options)
+        check_options(f"encoder {name!r}", TimmEncoder, options, beside=("in_channels",))
         return TimmEncoder(name.removeprefix("timm/"), in_channels, **options)
-    return ENCODERS.checked(name, options)(in_channels, **options)
+    return ENCODERS.checked(name, options, beside=("in_channels",))(in_channels, **options)

@@ -218,7 +218,7 @@ class MiTEncoder(Encoder):
     ) -> None:
         super().__init__()
         check_probability("drop_path_rate", drop_path_rate)
-        check_probability("dropout", dropout)
+        check_probability("the encoder's dropout", dropout)
         self.in_channels = in_channels
         self.channels, depths = SIZES[size]
         self.strides = (4, 8, 16, 32)

@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import dataclass
+
 from citysegzoo.base import Encoder
 from citysegzoo.data.preprocessing import Preprocessing
 
 _USUAL_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
-def load_encoder_weights(encoder: Encoder, tag: str | None = None) -> Preprocessing:
+@dataclass(frozen=True)
+class EncoderWeights:
+    """ImageNet weights that were loaded.
+
+    Attributes:
+        tag: Their timm name.
+        licence: What timm says of their terms, "" where it says nothing.
+        preprocessing: How images were preprocessed when they were trained.
+    """
+
+    tag: str
+    licence: str
+    preprocessing: Preprocessing
+
+    @property
+    def card(self) -> dict[str, str]:
+        """What the card of a model says that starts from them."""
+        terms = f", {self.licence}" if self.licence else ""
+        source = {"source": f"ImageNet weights of the encoder: {self.tag} of timm{terms}"}
+        if not _is_noncommercial(self.licence):
+            return source
+        return {**source, "licence": f"{self.licence}: the terms of the encoder's weights"}
+
+
+def _is_noncommercial(licence: str) -> bool:
+    return "-nc" in licence.lower()
+
+
+def load_encoder_weights(encoder: Encoder, tag: str | None = None) -> EncoderWeights:
     """Load published ImageNet weights into an encoder, strictly.
 
     The only place where building a model may use the network, and only when asked to.
@@ -20,7 +51,7 @@ def load_encoder_weights(encoder: Encoder, tag: str | None = None) -> Preprocess
             takes the encoder's own default.
 
     Returns:
-        How images were preprocessed when the weights were trained.
+        What they are. Terms that forbid commercial use are said in a warning too.
 
     Raises:
         ValueError: If there are no published weights for this encoder, or not of that name, or they
@@ -33,8 +64,8 @@ def load_encoder_weights(encoder: Encoder, tag: str | None = None) -> Preprocess
 
     if encoder.pretrained_tag is None:
         raise ValueError(
-            f"{type(encoder).__name__} has no published ImageNet weights; "
-            "leave encoder_weights out."
+            f"citysegzoo reads no published ImageNet weights for {type(encoder).__name__} as built "
+            "here; leave encoder_weights out."
         )
     tag = tag or encoder.pretrained_tag
     check_timm_name(tag)
@@ -63,7 +94,10 @@ def load_encoder_weights(encoder: Encoder, tag: str | None = None) -> Preprocess
             f"options; take {encoder.pretrained_tag!r}."
         ) from error
     (m0, m1, m2), (s0, s1, s2) = (published.pretrained_cfg[name] for name in ("mean", "std"))
-    return Preprocessing(mean=(m0, m1, m2), std=(s0, s1, s2))
+    licence = published.pretrained_cfg.get("license") or ""
+    if _is_noncommercial(licence):
+        warnings.warn(f"the weights {tag!r} are not for commercial use ({licence}).", stacklevel=3)
+    return EncoderWeights(tag, licence, Preprocessing(mean=(m0, m1, m2), std=(s0, s1, s2)))
 
 
 def _published_at(tag: str) -> tuple[str, str]:

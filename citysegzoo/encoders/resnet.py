@@ -128,8 +128,8 @@ class ResNetEncoder(Encoder):
         super().__init__()
         if check_positive("output_stride", output_stride) not in (8, 16, 32):
             raise ValueError(f"output_stride of a ResNet is 8, 16 or 32, not {output_stride!r}.")
-        check_probability("bn_momentum", bn_momentum)
-        check_positive("width", width)
+        check_probability("the encoder's bn_momentum", bn_momentum)
+        check_positive("the encoder's width", width)
         block = BasicBlock if depth < 50 else Bottleneck
         self.pretrained_tag = f"resnet{depth}.tv_in1k" if width == 64 else None
         self.timm_options = {"in_chans": in_channels}

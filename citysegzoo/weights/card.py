@@ -29,8 +29,17 @@ _TEXTS = tuple(name for name in FIELDS if name not in ("epoch", "score"))
 _SCORE = ("metric", "split", "mean_iou", "class_iou", "pixel_accuracy", "command")
 _MARK = re.compile(r"<!-- written by citysegzoo ([0-9a-f]{16}) -->\s*\Z")
 
-# What the Hub calls the licences that are in use here.
-_LICENCES = {"CC BY-NC 4.0": "cc-by-nc-4.0", "CC BY 4.0": "cc-by-4.0", "Apache-2.0": "apache-2.0"}
+# Licences by the names that the Hub has for them.
+_CREATIVE_COMMONS = [
+    f"cc-by{terms}-{version}"
+    for terms in ("", "-sa", "-nc", "-nd", "-nc-sa", "-nc-nd")
+    for version in ("2.0", "3.0", "4.0")
+]
+_LICENCES = {
+    *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "cc0-1.0"),
+    *("gpl-2.0", "gpl-3.0", "lgpl-2.1", "lgpl-3.0", "agpl-3.0", "mpl-2.0", "openrail"),
+    *_CREATIVE_COMMONS,
+}
 
 
 def check_card(card: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,6 +80,11 @@ def check_card(card: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"the score of {name} is a share of 0 to 1, not {value!r}.")
     plain: dict[str, Any] = json.loads(json.dumps(dict(card)))
     return plain
+
+
+def without_score(card: Mapping[str, Any]) -> dict[str, Any]:
+    """What a card says of where weights come from, which holds for what is made of them too."""
+    return {name: value for name, value in card.items() if name not in ("score", "epoch")}
 
 
 def write_card(config: ModelConfig, *, source: str) -> str:
@@ -140,12 +154,18 @@ def _digest(text: str) -> str:
 
 
 def _licence(licence: str | None) -> dict[str, str]:
+    """The Hub's own fields; terms that it has no name for are in the text alone.
+
+    A licence is given by its name, or by that and what follows a colon. Weights that were started
+    from others have the terms of both.
+    """
     if not licence:
         return {}
-    for name, key in _LICENCES.items():
-        if licence.startswith(name):
-            return {"license": key}
-    return {"license": "other", "license_name": licence}
+    name, _, remark = licence.partition(":")
+    known = name.strip().lower().replace(" ", "-")
+    if known in _LICENCES and "started from" not in remark:
+        return {"license": known}
+    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", known).strip("-")[:60]}
 
 
 def _model_index(name: str, config: ModelConfig) -> dict[str, Any]:

@@ -209,6 +209,25 @@ def read_header(path: str | Path) -> dict[str, str]:
         ) from error
 
 
+def stored_dtype(path: str | Path) -> torch.dtype | None:
+    """The floating-point type of all weights in a safetensors file, None where there are several.
+
+    Raises:
+        ValueError: If it is no whole safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is no whole safetensors file ({error}); fetch it again."
+        ) from error
+    kinds = [kind for kind, name in _DTYPES.items() if kind.is_floating_point and name in stored]
+    return kinds[0] if len(kinds) == 1 else None
+
+
 def build_with(
     build: Callable[[], Module], state_dict: Mapping[str, Tensor], *, source: str
 ) -> Module:
