@@ -113,10 +113,11 @@ def write_image(image: PIL.Image.Image, path: str | os.PathLike[str], *, quality
         ValueError: If no format has that suffix.
         OSError: If it cannot be written, as :func:`replacing` says.
     """
-    from PIL.Image import registered_extensions
+    from PIL.Image import SAVE, registered_extensions
 
     suffix = Path(path).suffix.lower()
-    if suffix not in (formats := registered_extensions()):
+    formats = registered_extensions()
+    if formats.get(suffix) not in SAVE:  # some it reads only
         raise ValueError(f"{path} has no suffix of an image, such as .png or .jpg.")
     # By way of memory: where a disk fills up within its last block, Pillow takes the part of the
     # file that was written for the whole.

@@ -124,12 +124,17 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
 @contextmanager
-def images_up_to(megapixels: float) -> Iterator[None]:
+def images_up_to(megapixels: float | None) -> Iterator[None]:
     """For the time of a ``with`` block have Pillow open images of so many million pixels.
+
+    None leaves it at its own limit.
 
     Its own limit, 89 with a warning and 179 in all, is there because a small file can hold a very
     large image. The limit is that of the whole process.
     """
+    if megapixels is None:
+        yield
+        return
     before = PIL.Image.MAX_IMAGE_PIXELS
     # Pillow refuses what is more than twice this, and warns of the rest.
     PIL.Image.MAX_IMAGE_PIXELS = round(check_number("megapixels", megapixels, above=0) * 5e5)

@@ -144,7 +144,7 @@ def main(argv: list[str] | None = None) -> None:
                 evaluators[protocol] = (
                     CityscapesEvaluator(instances=instances)
                     if official
-                    else ConfusionMatrix(len(model.labels), model.labels.ignore_index)
+                    else ConfusionMatrix(len(model.labels), dataset.labels.ignore_index)
                 )
             beside = truth.with_name(truth.name.replace("_labelIds", "_instanceIds"))
             evaluators[protocol].update(labels, target, *([read_ids(beside)] if instances else []))

@@ -116,6 +116,12 @@ def test_what_is_offered(offered: Offered) -> None:
     assert offered("completion", "f") == {"fish"}
 
 
+@pytest.mark.parametrize("shell", ["bash"], indirect=True)  # which splits words there
+def test_values_after_an_equals_sign(offered: Offered) -> None:
+    assert offered("segment", "--precision", "=", "b") == {"bf16"}
+    assert {"auto", "bf16"} <= offered("segment", "--precision", "=")
+
+
 def test_words_that_are_commands_elsewhere(offered: Offered) -> None:
     assert offered("segment", "data", "--output", "show", "--pre") == {"--precision"}
     assert offered("segment", "data", "--scal") == {"--scales"}

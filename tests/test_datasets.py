@@ -1,6 +1,8 @@
 """Cityscapes, one's own folders, drawn streets, and what is said of bad data."""
 
+import dataclasses
 import errno
+import json
 import os
 import re
 import shutil
@@ -19,10 +21,12 @@ from citysegzoo.data import (
     CITYSCAPES_19,
     CITYSCAPES_34,
     CITYSCAPES_CATEGORIES,
+    UNIT_RANGE,
     Cityscapes,
     Folder,
     LabeledImages,
     LabelSet,
+    Preprocessing,
     SampleError,
     SkipBroken,
     check,
@@ -420,6 +424,37 @@ def test_folder_with_labels_of_ones_own(tmp_path: Path) -> None:
     assert_broken(
         dataset, f"{file} has the value 2, no label of this dataset, which has 0..1 and 9."
     )
+
+
+def test_classes_are_those_of_the_label_set(tmp_path: Path) -> None:
+    crossing = LabelSet("crossing", ("road", "else"), ((1, 1, 1), (2, 2, 2)), ignore_index=9)
+    with pytest.raises(ValueError, match="the class 5, which label set 'crossing' of 2 classes"):
+        LabeledImages([], crossing, values={7: 5})
+    picture = write(tmp_path / "1.png", image())
+    target = write(tmp_path / "2.png", np.full(SIZE, 3, np.uint8))
+    dataset = LabeledImages([[str(picture), str(target)]], crossing, values={3: 9})
+    assert dataset[0][1].unique().tolist() == [9]
+
+
+def test_label_sets_of_lists_and_numpys_numbers_are_as_others() -> None:
+    listed = LabelSet(
+        "camvid11", list(CAMVID_11.classes), np.array(CAMVID_11.palette), np.int64(11)
+    )
+    assert listed == CAMVID_11
+    assert hash(listed) == hash(CAMVID_11)
+    assert listed.with_palette("safe") == CAMVID_11.with_palette("safe")
+    json.dumps(dataclasses.asdict(listed))
+    for classes, palette, error, message in (
+        ((1, 2), ((0, 0, 0),) * 2, TypeError, "names of a label set are texts, not 1"),
+        (("a", "b"), ((0, 0, 300),) * 2, ValueError, "is .R, G, B. in 0..255"),
+        (("a", "b"), ((0, 0, 0.5),) * 2, TypeError, "each number of a colour must be a whole"),
+        (("a", "b"), ((0, 0),) * 2, ValueError, "is .R, G, B. in 0..255"),
+    ):
+        with pytest.raises(error, match=message):
+            LabelSet("mine", classes, palette)
+    assert Preprocessing([0, 0, 0], [1, 1, 1]) == UNIT_RANGE
+    with pytest.raises(ValueError, match="finite numbers"):
+        Preprocessing((0, 0, 0), (float("nan"), 1, 1))
 
 
 def test_folder_does_not_guess(tmp_path: Path) -> None:

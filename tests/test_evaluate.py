@@ -4,6 +4,7 @@ import json
 import struct
 import subprocess
 import sys
+import warnings
 import zlib
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from cityscapes_frames import largest_difference, official, write_frames
 from commands import run_on_a_terminal, told
 from PIL import Image
 
+from citysegzoo import create_model
 from citysegzoo.cli import main
+from citysegzoo.data import Cityscapes, draw_streets
 from citysegzoo.data.labels import (
     CAMVID_11,
     CITYSCAPES_19,
@@ -449,12 +452,58 @@ def test_command_on_bad_frames(city: tuple[Path, Path], change, parts: list[str]
         assert part in sentence
 
 
+def test_train_ids_are_scored_against_label_ids(tmp_path: Path, capsys) -> None:
+    """As `citysegzoo segment` writes them with a model of 19 classes; the names say label ids."""
+    streets, segmented = draw_streets(tmp_path / "st", images=2, size=(64, 128)), tmp_path / "seg"
+    segmented.mkdir()
+    data = Cityscapes(streets, "val")
+    for (photo, _), (_, target) in zip(data.files, data, strict=True):
+        right = np.where(target == 255, 0, target).astype(np.uint8)
+        label_image(right, CITYSCAPES_19).save(segmented / f"{photo.stem}_labels.png")
+    truth = streets / "gtFine" / "val"
+    scores = evaluate_folders(segmented, truth, labels="cityscapes19")
+    assert scores.mean_iou == scores.pixel_accuracy == 1
+    words = ["evaluate", str(segmented), str(truth)]
+    assert main([*words, "--labels", "cityscapes19"]) == 0
+    assert "warning" not in capsys.readouterr().err
+    for command in (words, ["errors", *words[1:], "--output", str(tmp_path / "report.html")]):
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            assert main(command) == 0
+        assert "warning: the predictions are 0 to 18 only, as train" in capsys.readouterr().err
+    target = truth / "chalkton"
+    for file in target.glob("*_labelIds.png"):
+        Image.fromarray(np.full((64, 128), 40, np.uint8)).save(file)
+    with pytest.raises(ValueError, match="has values from 40 to 40; label ids are 0 to 33"):
+        evaluate_folders(segmented, truth, labels="cityscapes19")
+
+
+def test_classes_of_a_saved_model(cam: tuple[Path, Path], tmp_path: Path, capsys) -> None:
+    classes = tuple(f"part {i}" for i in range(11))
+    model = create_model("unet", widths=(4, 8), num_classes=11)
+    model.labels = LabelSet("own", classes, CAMVID_11.palette, ignore_index=11)
+    folder = model.save_pretrained(tmp_path / "own")
+    assert main(["evaluate", *map(str, cam), "--labels", str(folder)]) == 0
+    assert "part 10" in capsys.readouterr().out
+
+
+def test_max_megapixels(cam: tuple[Path, Path], tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # fonts are images too
+    for command in ("evaluate", "errors"):
+        words = [command, *map(str, cam), "--labels", "camvid11"]
+        words += ["--output", str(tmp_path / "report.html")] * (command == "errors")
+        assert main(words) == 2
+        assert "(--max-megapixels)" in told(capsys)
+        assert main([*words, "--max-megapixels", "1"]) == 0
+        capsys.readouterr()
+
+
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
         (["--labels", "cityscape34"], ["no label set 'cityscape34'; did you mean 'cityscapes34'"]),
         (["--labels", "camvid"], ["did you mean 'camvid11'"]),
-        (["--labels", "cityscapes19"], ["*_gtFine_labelTrainIds.png"]),
+        (["--labels", "cityscapes19"], ["in the prediction, but the matrix is of 19 classes"]),
         (["--labels", "camvid11"], ["not of camvid11"]),
         (["--workers", "0"], ["workers must be at least 1, not 0"]),
         (["--json", "no/such/result.json"], ["no/such/result.json", "its folder does not exist"]),

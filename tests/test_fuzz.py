@@ -242,7 +242,7 @@ json_values = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-3, 300)
-    | st.sampled_from([1 << 40, -(1 << 70), 1e308, float("nan"), float("inf")])
+    | st.sampled_from([1 << 40, -(1 << 70), 10**400, 1e308, float("nan"), float("inf")])
     | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner),
     max_leaves=8,

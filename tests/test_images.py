@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from citysegzoo.files import replacing
+from citysegzoo.files import replacing, write_image
 from citysegzoo.images import find_images, read_image
 
 WIDTH, HEIGHT = 48, 40
@@ -39,6 +39,11 @@ def raises(kind: type[Exception], *parts: str) -> Iterator[pytest.ExceptionInfo[
     assert re.fullmatch(r"((?!\. ).)+\.", message)
     for part in parts:
         assert part in message
+
+
+def test_pictures_are_not_written_in_formats_that_are_only_read(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has no suffix of an image"):
+        write_image(PIL.Image.new("L", (2, 2)), tmp_path / "a.psd")
 
 
 @pytest.mark.parametrize(

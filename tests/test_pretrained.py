@@ -511,6 +511,8 @@ def broken(folder: Path, **changes) -> Path:
         ({"labels__palette": [[0, 0, 256]] * 11}, "each 0 to 255"),
         ({"labels__ignore_index": "255"}, "ignore_index is a whole number"),
         ({"preprocessing__mean": [0.5]}, "mean has three numbers"),
+        ({"preprocessing__mean": [10**400, 0, 0]}, "mean has three numbers"),
+        ({"options__widths": [10**400]}, "a value that no option has"),
         ({"preprocessing__std": [0.0, 1.0, 1.0]}, "std of a Preprocessing must be positive"),
         ({"preprocessing__channel_order": "rgb"}, "'RGB' or 'BGR'"),
     ],

@@ -36,6 +36,10 @@ def test_every_record_says_what_it_is(record) -> None:
         citysegzoo.create_model(record.model, num_classes=len(record.labels))
 
 
+def test_records_can_be_keys() -> None:
+    assert len(set(list_records())) == len(list_records())
+
+
 def test_the_command_line_tells_the_classes_of_weights(capsys) -> None:
     """Which are other ones than those of a model without weights."""
     assert main(["models", "--pretrained"]) == 0

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
+    from citysegzoo.data.labels import LabelSet
     from citysegzoo.model import SegmentationModel
 
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -121,6 +122,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="OPTION=VALUE",
         help="build it with this option, such as aspp_rates=3,6,9; may be repeated",
     )
+
+
+def labels_named(name: str | None) -> LabelSet | str | None:
+    """What ``--labels`` names: a label set, or a saved model, whose own it is."""
+    from citysegzoo.pretrained import load
+
+    return load(name).labels if name is not None and is_saved(name) else name
 
 
 def is_saved(name: str) -> bool:

@@ -96,7 +96,7 @@ def _compare(args: argparse.Namespace) -> int:
         make_folder(args.output)
 
     on_cpu = segmenters[0].device.type == "cpu"
-    failures, limit = 0, args.max_megapixels
+    failures = 0
     for photo, sheet in tqdm(
         zip(photos, sheets, strict=True),
         total=len(photos),
@@ -105,7 +105,7 @@ def _compare(args: argparse.Namespace) -> int:
     ):
         try:
             with memory_limited() if on_cpu else nullcontext():
-                with images_up_to(limit) if limit is not None else nullcontext():
+                with images_up_to(args.max_megapixels):
                     pixels = read_image(photo)
                 predictions = {
                     name: table[segmenter(pixels).labels]

@@ -24,6 +24,7 @@ _BASH = """\
         case "$command ${{COMP_WORDS[i]}}" in
             {commands}) command="${{command:+$command }}${{COMP_WORDS[i]}}" option="" ;;
             {switches}) option="" ;;
+            *" =") ;;
             *" -"*) option="${{COMP_WORDS[i]}}" ;;
             *) case "$command $option" in
                 {many}) ;;
@@ -31,6 +32,7 @@ _BASH = """\
             esac ;;
         esac
     done
+    [[ "$word" == "=" ]] && word=""
     case "$command $option" in
 {values}
     esac

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from citysegzoo.cli.common import Commands
+from citysegzoo.cli.common import Commands, add_max_megapixels
 
 
 def add_parsers(commands: Commands) -> None:
@@ -21,7 +21,10 @@ def add_parsers(commands: Commands) -> None:
     check.add_argument(
         "--data", choices=["cityscapes", "camvid"], help="which one [what its folders' names say]"
     )
-    check.add_argument("--read", action="store_true", help="read every file, to find broken ones")
+    check.add_argument(
+        "--read", action="store_true", help="read every image and label file, to find broken ones"
+    )
+    add_max_megapixels(check)
     check.set_defaults(run=_data_check)
     draw = data_actions.add_parser(
         "draw",
@@ -38,8 +41,10 @@ def add_parsers(commands: Commands) -> None:
 
 def _data_check(args: argparse.Namespace) -> int:
     from citysegzoo.data import check
+    from citysegzoo.images import images_up_to
 
-    report = check(args.root, data=args.data, read=args.read, progress=True)
+    with images_up_to(args.max_megapixels):
+        report = check(args.root, data=args.data, read=args.read, progress=True)
     print(report)
     if not report.usable:
         unusable = [split.name for split in report.splits if split.required and not split.usable]

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from citysegzoo.cli.common import (
     Commands,
+    add_max_megapixels,
     add_palette,
     check_file_writable,
     counted,
+    labels_named,
     say,
 )
 
@@ -38,18 +40,20 @@ def add_parsers(commands: Commands) -> None:
         "--worst", type=int, default=8, metavar="N", help="images shown, at most 100 [8]"
     )
     add_palette(errors)
+    add_max_megapixels(errors)
     errors.set_defaults(run=_errors)
 
 
 def _errors(args: argparse.Namespace) -> int:
     from citysegzoo.files import replacing
+    from citysegzoo.images import images_up_to
     from citysegzoo.metrics.folders import labels_for, pair_files
     from citysegzoo.visualize.errors import find_errors, find_photos
     from citysegzoo.visualize.report import error_report
 
     if not 0 <= args.worst <= 100:
         raise ValueError(f"--worst is 0 to 100 images, not {args.worst}.")
-    labels = labels_for(args.ground_truth, args.labels)
+    labels = labels_for(args.ground_truth, labels_named(args.labels))
     pairing = pair_files(args.predictions, args.ground_truth, labels)
     photos = find_photos(args.images, pairing) if args.images else {}
     inputs = {os.path.realpath(file) for pair in pairing.pairs for file in pair}
@@ -57,8 +61,9 @@ def _errors(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.output} is to be read and written; name another --output.")
     check_file_writable(args.output)
 
-    errors = find_errors(pairing, labels=labels, worst=args.worst, progress=True)
-    page = error_report(errors, photos=photos, palette=args.palette)
+    with images_up_to(args.max_megapixels):
+        errors = find_errors(pairing, labels=labels, worst=args.worst, progress=True)
+        page = error_report(errors, photos=photos, palette=args.palette)
     with replacing(args.output) as partial:
         partial.write_text(page, encoding="utf-8", errors="backslashreplace")
     if pairing.unused:

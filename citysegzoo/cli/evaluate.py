@@ -7,7 +7,14 @@ import json
 import os
 from pathlib import Path
 
-from citysegzoo.cli.common import Commands, check_file_writable, counted, say
+from citysegzoo.cli.common import (
+    Commands,
+    add_max_megapixels,
+    check_file_writable,
+    counted,
+    labels_named,
+    say,
+)
 
 
 def add_parsers(commands: Commands) -> None:
@@ -26,7 +33,8 @@ def add_parsers(commands: Commands) -> None:
         "--labels",
         metavar="NAME",
         help="what the values are: cityscapes34 (label ids), cityscapes19 (train ids), "
-        "camvid11 or cityscapes_categories [what the names of the ground truth say: "
+        "camvid11 or cityscapes_categories, or a saved model, for its classes "
+        "[what the names of the ground truth say: "
         "cityscapes34 for *_gtFine_labelIds.png, cityscapes19 for *_gtFine_labelTrainIds.png]",
     )
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
@@ -37,16 +45,18 @@ def add_parsers(commands: Commands) -> None:
         help="score iIoU with the *_gtFine_instanceIds.png beside the ground truth "
         "[if they are there]",
     )
+    add_max_megapixels(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
 
 def _evaluate(args: argparse.Namespace) -> int:
     from citysegzoo.data.labels import CITYSCAPES_34
     from citysegzoo.files import replacing
+    from citysegzoo.images import images_up_to
     from citysegzoo.metrics.cityscapes import CityscapesScores
     from citysegzoo.metrics.folders import evaluate_pairs, find_instances, labels_for, pair_files
 
-    labels = labels_for(args.ground_truth, args.labels)
+    labels = labels_for(args.ground_truth, labels_named(args.labels))
     pairing = pair_files(args.predictions, args.ground_truth, labels)
     if args.json:
         inputs = {os.path.realpath(file) for pair in pairing.pairs for file in pair}
@@ -55,9 +65,10 @@ def _evaluate(args: argparse.Namespace) -> int:
         check_file_writable(args.json)
 
     instances = find_instances(pairing, labels, args.instances)
-    scores = evaluate_pairs(
-        pairing, labels=labels, progress=True, workers=args.workers, instances=instances
-    )
+    with images_up_to(args.max_megapixels):
+        scores = evaluate_pairs(
+            pairing, labels=labels, progress=True, workers=args.workers, instances=instances
+        )
     if pairing.unused:
         say(f"predictions without a ground truth, which are left out: {len(pairing.unused)}.")
     if labels is CITYSCAPES_34 and not instances and args.instances is None:

@@ -105,8 +105,7 @@ def _segment(args: argparse.Namespace) -> int:
     with ExitStack() as held:
         if args.keep_memory:
             held.enter_context(freed_memory_kept())
-        if args.max_megapixels is not None:
-            held.enter_context(images_up_to(args.max_megapixels))
+        held.enter_context(images_up_to(args.max_megapixels))
         if segmenter.device.type == "cpu":  # too large a photograph is named, and the rest done
             held.enter_context(memory_limited())
         failures = segmenter.folder(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+from citysegzoo.layers import check_ignore_index, check_positive
+
 Color = tuple[int, int, int]
 Palette = Literal["standard", "safe"]
 """Which colours: those published with a dataset, or those that the colour-blind tell apart."""
@@ -21,6 +23,11 @@ class LabelSet:
         ignore_index: Pixel value that is no class and counts neither in training nor in
             evaluation, or None where every pixel has a class.
         categories: The category of each class, or nothing where classes have none.
+
+    Raises:
+        TypeError: If a name is no text, or a number no whole one.
+        ValueError: If there are not as many colours as classes, a colour is none, or a class is
+            there twice.
     """
 
     name: str
@@ -30,6 +37,25 @@ class LabelSet:
     categories: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        # Lists and numpy's numbers are taken too, and are what the others are from here on.
+        colors = tuple(tuple(check_positive("each number of a colour", v, least=0) for v in color)
+                       for color in self.palette)  # fmt: skip
+        plain = {
+            "classes": tuple(self.classes),
+            "palette": colors,
+            "ignore_index": check_ignore_index(self.ignore_index),
+            "categories": tuple(self.categories),
+        }
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
+        for text in (self.name, *self.classes, *self.categories):
+            if not isinstance(text, str):
+                raise TypeError(f"the names of a label set are texts, not {text!r:.50}.")
+        for color in colors:
+            if len(color) != 3 or max(color) > 255:
+                raise ValueError(
+                    f"a colour of label set {self.name!r} is (R, G, B) in 0..255, not {color}."
+                )
         if len(self.classes) != len(self.palette):
             raise ValueError(
                 f"label set {self.name!r} has {len(self.classes)} classes but "

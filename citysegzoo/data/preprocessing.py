@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +25,10 @@ class Preprocessing:
     channel_order: Literal["RGB", "BGR"] = "RGB"
 
     def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+        if not all(map(math.isfinite, (*self.mean, *self.std))):
+            raise ValueError("mean and std of a Preprocessing are finite numbers.")
         if len(self.mean) != 3 or len(self.std) != 3:
             raise ValueError(
                 "mean and std of a Preprocessing have three numbers each, one a channel."

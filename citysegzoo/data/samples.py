@@ -68,7 +68,13 @@ class LabeledImages(Dataset[tuple[Tensor, Tensor]]):
                 f"label set {labels.name!r} has values outside 0..255, which label images of 8 "
                 f"bits do not hold; use at most 256 classes and an ignored value below 256."
             )
-        self.files = list(files)
+        known = {*range(len(labels)), labels.ignore_index}
+        if wrong := set(values.values()) - known:
+            raise ValueError(
+                f"values name the class {min(wrong)}, which label set {labels.name!r} of "
+                f"{len(labels)} classes does not have."
+            )
+        self.files = [(Path(photo), Path(truth)) for photo, truth in files]
         self.labels = labels
         self.transform = transform
         self._classes = np.full(256, -1, np.int16)  # of each value; -1: there is no such value

@@ -21,6 +21,7 @@ from torch import Tensor
 from citysegzoo.data.labels import CITYSCAPES_CLASSES
 from citysegzoo.files import replacing
 from citysegzoo.metrics.counting import count_pairs
+from citysegzoo.metrics.scores import _mean, _percent, _ratio
 
 _SIZE = len(CITYSCAPES_CLASSES)
 _NAMES = [label.name for label in CITYSCAPES_CLASSES]
@@ -326,15 +327,6 @@ def _scores(confusion: npt.NDArray[np.int64], hits: _Hits | None) -> CityscapesS
     )
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else math.nan
-
-
-def _mean(scores: dict[str, float]) -> float:
-    valid = [score for score in scores.values() if not math.isnan(score)]
-    return _ratio(sum(valid), len(valid))
-
-
 def _as_array(values: Any) -> npt.NDArray[Any]:
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
@@ -417,7 +409,3 @@ def _line(name: str, iou: str, iiou: str) -> str:
 
 def _lines(names: list[str], iou: dict[str, float], iiou: dict[str, float]) -> list[str]:
     return [_line(name, _percent(iou[name]), _percent(iiou[name])) for name in names]
-
-
-def _percent(score: float) -> str:
-    return "-" if math.isnan(score) else f"{100 * score:.2f}"

@@ -142,7 +142,7 @@ class ConfusionMatrix:
             void_as_false_positive: Whether what is predicted on ignored pixels counts as false
                 positive, as in xiang2020's code; it does not in the official evaluation.
             absent: ``"skip"`` leaves classes that are neither true nor predicted out of means;
-                ``"zero"`` counts them as 0, as fixman2024's code does.
+                ``"zero"`` counts them as 0. The ignored class is in no mean.
 
         Raises:
             ValueError: If the label set has another number of classes, or wrong labels were met.

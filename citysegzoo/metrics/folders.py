@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 
+from citysegzoo.data.cityscapes import LABELS as CITYSCAPES_LABELS
 from citysegzoo.data.labels import (
     CITYSCAPES_19,
     CITYSCAPES_34,
@@ -24,6 +27,7 @@ from citysegzoo.data.labels import (
 from citysegzoo.files import files_below
 from citysegzoo.hardware import available_cores
 from citysegzoo.images import LABEL_SUFFIXES, read_ids
+from citysegzoo.layers import check_positive
 from citysegzoo.metrics.cityscapes import CityscapesEvaluator, CityscapesScores
 from citysegzoo.metrics.confusion import ConfusionMatrix
 
@@ -35,6 +39,14 @@ _ENDINGS = {
     CITYSCAPES_19.name: "_gtFine_labelTrainIds.png",
 }
 _INSTANCES = "_gtFine_instanceIds.png"
+
+# The class of each label id, of the label sets that are derived from those where they are not there
+# themselves.
+_DERIVED = {
+    labels.name: np.array([values[i] for i in range(len(CITYSCAPES_34))], np.uint8)
+    for labels, values in CITYSCAPES_LABELS.values()
+    if labels is not CITYSCAPES_34
+}
 
 
 class FramePair(NamedTuple):
@@ -68,7 +80,7 @@ def labels_of(ground_truth: str | os.PathLike[str]) -> LabelSet | None:
     """
     files = _files(Path(ground_truth))
     for labels in (CITYSCAPES_34, CITYSCAPES_19):
-        if any(_is_official(file, labels) for file in files):
+        if any(file.name.endswith(_ENDINGS[labels.name]) and _frame_name(file) for file in files):
             return labels
     return None
 
@@ -101,6 +113,7 @@ def pair_files(
     Where the ground truth is named as Cityscapes names it (``*_gtFine_labelIds.png`` for 34
     classes, ``*_gtFine_labelTrainIds.png`` for 19), only such files count, and a prediction is
     what its official script takes: any PNG whose name begins with ``<city>_<sequence>_<frame>``.
+    Where there are label ids alone, train ids and categories are derived from them.
     Elsewhere it has the stem of the ground truth, or that and ``_labels``, as ``citysegzoo
     segment`` writes it; its sub-folder counts only where two ground truths share a stem.
 
@@ -193,9 +206,9 @@ def evaluate_folders(
     Args:
         predictions: Folder of label images, or one of them; see :func:`pair_files`.
         ground_truth: Folder of label images, or one of them.
-        labels: What the pixel values are, as a label set or its name; None goes by the names of
-            Cityscapes' files. ``CITYSCAPES_34`` means label ids and the official protocol; any
-            other set, one confusion matrix of its classes.
+        labels: What the pixel values of the predictions are, as a label set or its name; None
+            goes by the names of Cityscapes' files. ``CITYSCAPES_34`` means label ids and the
+            official protocol; any other set, one confusion matrix of its classes.
         progress: Whether to show a progress bar, if standard error is a terminal.
         workers: Threads that decode and count; by default one for each core.
         instances: For ``CITYSCAPES_34``, whether to evaluate iIoU with the
@@ -229,11 +242,7 @@ def evaluate_pairs(
     """Score the pairs of :func:`pair_files`; all else is as for :func:`evaluate_folders`."""
     from tqdm import tqdm
 
-    workers = available_cores() if workers is None else workers
-    if not isinstance(workers, int) or isinstance(workers, bool):
-        raise TypeError(f"workers must be a whole number, not {workers!r}.")
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, not {workers}.")
+    workers = available_cores() if workers is None else check_positive("workers", workers)
     with_instances = find_instances(pairing, labels, instances)
 
     # Frames are counted one by one and added in their order: which thread took which then
@@ -251,7 +260,31 @@ def evaluate_pairs(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return total.scores() if isinstance(total, CityscapesEvaluator) else total.scores(labels=labels)
+    return scores_of(total, labels)
+
+
+def scores_of(
+    counter: CityscapesEvaluator | ConfusionMatrix, labels: LabelSet
+) -> CityscapesScores | SegmentationScores:
+    """The scores of what was counted."""
+    if isinstance(counter, ConfusionMatrix):
+        return counter.scores(labels=labels)
+    scores = counter.scores()
+    warn_of_train_ids(scores.confusion)
+    return scores
+
+
+def warn_of_train_ids(confusion: npt.NDArray[np.int64]) -> None:
+    """Warn where predictions that were scored as label ids look like train ids."""
+    predicted, true = confusion.sum(0), confusion.sum(1)
+    last = len(CITYSCAPES_19)
+    # Nobody predicts the ego vehicle and neither vegetation nor cars.
+    if predicted[1:7].any() and not predicted[last:].any() and true[last:].any():
+        warnings.warn(
+            f"the predictions are 0 to {last - 1} only, as train ids are, and were scored as label "
+            "ids; of train ids give labels='cityscapes19' (--labels cityscapes19).",
+            stacklevel=4,
+        )
 
 
 def _in_order(jobs: Iterator[Future[Any]], ahead: int) -> Iterator[Any]:
@@ -272,14 +305,33 @@ def _count(
     pair: FramePair, labels: LabelSet, instances: bool
 ) -> CityscapesEvaluator | ConfusionMatrix:
     """One frame, read and counted."""
-    prediction, truth = read_ids(pair.prediction), read_ids(pair.ground_truth)
-    _check_size(pair.prediction, prediction, pair.ground_truth, truth)
-    arrays = [prediction, truth]
+    arrays = list(read_pair(pair, labels))
     if instances:
         file = _instance_file(pair.ground_truth)
         arrays.append(read_ids(file))
-        _check_size(file, arrays[2], pair.ground_truth, truth)
-    counter = _counter(labels, instances)
+        _check_size(file, arrays[2], pair.ground_truth, arrays[1])
+    return count_pair(pair, labels, *arrays)
+
+
+def read_pair(pair: FramePair, labels: LabelSet) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Prediction and ground truth ``(H, W)``, as ids of the label set."""
+    prediction, truth = read_ids(pair.prediction), read_ids(pair.ground_truth)
+    _check_size(pair.prediction, prediction, pair.ground_truth, truth)
+    if labels.name in _DERIVED and pair.ground_truth.name.endswith(_ENDINGS[CITYSCAPES_34.name]):
+        if truth.size and not 0 <= truth.min() <= truth.max() < len(CITYSCAPES_34):
+            raise ValueError(
+                f"{pair.ground_truth} has values from {truth.min()} to {truth.max()}; label ids "
+                f"are 0 to {len(CITYSCAPES_34) - 1}."
+            )
+        truth = _DERIVED[labels.name][truth]
+    return prediction, truth
+
+
+def count_pair(
+    pair: FramePair, labels: LabelSet, *arrays: npt.NDArray[Any]
+) -> CityscapesEvaluator | ConfusionMatrix:
+    """One frame counted: prediction, ground truth and, with instances, theirs."""
+    counter: CityscapesEvaluator | ConfusionMatrix = _counter(labels, len(arrays) == 3)
     try:
         counter.update(*arrays)
     except (ValueError, TypeError) as error:
@@ -311,9 +363,10 @@ def _truths(path: Path, labels: LabelSet) -> list[Path]:
     files = _files(path)
     if path.is_file():
         return files
-    official = [file for file in files if _is_official(file, labels)]
-    if official:
-        return official
+    for known in _endings(labels):
+        official = [file for file in files if file.name.endswith(known) and _frame_name(file)]
+        if official:
+            return official
     if not files:
         raise _empty(path)
     if any(file.name.endswith((*_ENDINGS.values(), _INSTANCES)) for file in files):
@@ -335,9 +388,14 @@ def _empty(folder: Path) -> FileNotFoundError:
     )
 
 
+def _endings(labels: LabelSet) -> list[str]:
+    """What official ground truth of a label set ends in: its own, or label ids to derive it of."""
+    names = [labels.name, *([CITYSCAPES_34.name] if labels.name in _DERIVED else [])]
+    return [_ENDINGS[name] for name in names if name in _ENDINGS]
+
+
 def _is_official(file: Path, labels: LabelSet) -> bool:
-    ending = _ENDINGS.get(labels.name)
-    return ending is not None and file.name.endswith(ending) and _frame_name(file) is not None
+    return file.name.endswith(tuple(_endings(labels))) and _frame_name(file) is not None
 
 
 def _frame_name(file: Path) -> str | None:

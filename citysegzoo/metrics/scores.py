@@ -28,8 +28,8 @@ class SegmentationScores:
         void_predictions: ``(C,)``, how often each class was predicted on ignored pixels; they
             count as false positives where given, as xiang2020 has it, and nowhere else.
         ignored: The ignored label; if it is a class, that class has no scores.
-        absent: ``"skip"`` leaves classes without a score out of means; ``"zero"`` gives them 0, as
-            fixman2024 has it.
+        absent: ``"skip"`` leaves classes that are neither true nor predicted out of means;
+            ``"zero"`` gives them 0. The ignored class is in no mean.
     """
 
     matrix: npt.NDArray[np.int64]

@@ -13,10 +13,11 @@ import numpy.typing as npt
 from citysegzoo.data.labels import CITYSCAPES_34, CITYSCAPES_CLASSES, LabelSet
 from citysegzoo.files import files_below
 from citysegzoo.hardware import available_cores
-from citysegzoo.images import SUFFIXES, read_ids
+from citysegzoo.images import SUFFIXES
 from citysegzoo.inference.stream import read_ahead
-from citysegzoo.metrics.cityscapes import CityscapesScores, cityscapes_scores
-from citysegzoo.metrics.folders import FramePair, Pairing, evaluate_pairs
+from citysegzoo.layers import check_positive
+from citysegzoo.metrics.cityscapes import CityscapesEvaluator, CityscapesScores, cityscapes_scores
+from citysegzoo.metrics.folders import FramePair, Pairing, count_pair, read_pair, warn_of_train_ids
 from citysegzoo.metrics.scores import SegmentationScores
 
 REACH = 16
@@ -131,7 +132,7 @@ def find_errors(
 
     if worst < 0:
         raise ValueError(f"worst is a number of images, 0 or more, not {worst}.")
-    workers = workers or available_cores()
+    workers = available_cores() if workers is None else check_positive("workers", workers)
     confusion = np.zeros((len(labels), len(labels)), np.int64)
     distances = np.zeros((2, REACH + 1), np.int64)
     found: list[FrameErrors] = []
@@ -153,6 +154,7 @@ def find_errors(
     scores: CityscapesScores | SegmentationScores
     if labels.name == CITYSCAPES_34.name:
         scores = cityscapes_scores(confusion)
+        warn_of_train_ids(confusion)
     else:
         scores = SegmentationScores(
             confusion, labels.classes, labels.categories, ignored=labels.ignore_index
@@ -222,10 +224,13 @@ def _grown(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 def _frame(pair: FramePair, labels: LabelSet) -> tuple[Counts, Counts, float]:
     """Confusion matrix, pixels and wrong pixels by distance, and mean IoU of one image."""
-    # Evaluated as always, so that scores, and what is refused, are the same.
-    scores = evaluate_pairs(Pairing((pair,)), labels=labels, workers=1, instances=False)
+    prediction, truth = read_pair(pair, labels)
+    # Counted as always, so that scores, and what is refused, are the same.
+    counter = count_pair(pair, labels, prediction, truth)
+    scores = (
+        counter.scores() if isinstance(counter, CityscapesEvaluator) else counter.scores(labels)
+    )
     matrix = scores.confusion if isinstance(scores, CityscapesScores) else scores.matrix
-    prediction, truth = read_ids(pair.prediction), read_ids(pair.ground_truth)
     counted = counted_pixels(truth, labels)
     distance = boundary_distance(truth)
     by_distance = [

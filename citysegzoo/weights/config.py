@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -141,7 +140,7 @@ def _values(name: str, value: Any, *, depth: int) -> Any:
         return tuple(_values(name, v, depth=depth - 1) for v in value)
     if value is None or isinstance(value, (bool, str)):
         return value
-    if isinstance(value, (int, float)) and math.isfinite(value) and abs(value) <= _LARGEST:
+    if isinstance(value, (int, float)) and abs(value) <= _LARGEST:  # which NaN and inf are not
         return value
     raise ValueError(f"{name} has a value that no option has, {value!r:.50}")
 
@@ -180,7 +179,7 @@ def _preprocessing(content: dict[str, Any]) -> Preprocessing:
     for name in ("mean", "std"):
         values = _list(f"preprocessing.{name}", content.get(name))
         if len(values) != 3 or not all(
-            isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
+            isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) <= _LARGEST
             for v in values
         ):
             raise ValueError(f"preprocessing.{name} has three numbers")

@@ -40,7 +40,7 @@ class WeightsRecord:
     file: Path | None = None
     repository: str | None = None
     files: tuple[str, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @cached_property
     def _card(self) -> dict[str, Any]:
