@@ -14,7 +14,7 @@ class Blueprint:
     Attributes:
         name: Name in the zoo, or None for a model of ``compose``.
         options: All options of the builder, or the arguments of ``compose``: ``encoder``,
-            ``decoder``, ``encoder_options``, ``decoder_options``.
+            ``decoder``, ``encoder_options``, ``decoder_options``, ``align_corners``.
         in_channels: Channels of the image.
     """
 

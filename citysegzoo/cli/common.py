@@ -126,9 +126,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def labels_named(name: str | None) -> LabelSet | str | None:
     """What ``--labels`` names: a label set, or a saved model, whose own it is."""
+    from citysegzoo.data.labels import LABEL_SETS
     from citysegzoo.pretrained import load
 
-    return load(name).labels if name is not None and is_saved(name) else name
+    if name is None or name in LABEL_SETS or not is_saved(name):
+        return name
+    return load(name).labels
 
 
 def is_saved(name: str) -> bool:

@@ -60,10 +60,10 @@ def _models(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     import torch
 
-    from citysegzoo.factory import create_model, model_info
+    from citysegzoo.factory import create_model, list_models, model_info
     from citysegzoo.registry import suggestion
 
-    if is_saved(args.name):
+    if is_saved(args.name) and args.name not in list_models():
         return _show_saved(args)
     info = model_info(args.name)
     options = dict(option(text) for text in args.option)
@@ -179,11 +179,11 @@ def _print_weights(title: str, card: Mapping[str, Any], labels: LabelSet, where:
     """What a card says; what it leaves out is not known, and left out here."""
     score = card.get("score", {})
     mean = score.get("mean_iou")
+    said = [score.get("metric") or "mean IoU", score.get("split")]
     facts = {
         "trained on": card.get("data"),
         "classes": f"{len(labels)}: {', '.join(labels.classes)}",
-        "score": mean is not None
-        and f"{100 * mean:.1f} % {score.get('metric') or 'mean IoU'}; {score.get('split') or ''}",
+        "score": mean is not None and f"{100 * mean:.1f} % {'; '.join(filter(None, said))}",
         **{
             f"  {name}": "-" if iou is None else f"{100 * iou:.1f} %"
             for name, iou in score.get("class_iou", {}).items()
