@@ -76,6 +76,13 @@ QUESTIONS = {
             "U-Net": "unet.chen2020",
         },
     ),
+    "the network, mei2019's": (
+        "reports",
+        {
+            "SegNet": "segnet_vgg16.mei2019",
+            "DeepLabv3": "deeplabv3_resnet101.mei2019_dl1",
+        },
+    ),
     "the loss, stevens2020's U-Net": (
         "reports",
         {"cross entropy": "unet.stevens2020_run1", "weighted": "unet.stevens2020_run2"},
@@ -117,7 +124,8 @@ ASKED = """\
 
 Mean IoU of runs that differ in what is asked, all of them in the tables below. Those of chen2020
 differ in the learning rate too: 0.005 in the report for the FCN with cross entropy, 0.0001 for the
-U-Net (in batches of 2), and 0.001 here for the others, for which it names none.
+U-Net (in batches of 2), and 0.001 here for the others, for which it names none. So do those of
+mei2019: 0.007 for DeepLabv3, and none named for the SegNet, which has 0.001 here.
 
 """
 MEASURED = """
