@@ -164,9 +164,10 @@ TORCH_FAST = ["segnet"]
         *TORCH_FAST,
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in (*FAMILIES, *LARGE)
-            # timm's Swin v2 pads where it must only, which torch.export cannot keep open.
-            if name not in (*TORCH_FAST, "unet_swinv2_tiny")
+            # Every decoder is among the small ones, and recording takes a while. timm's Swin v2
+            # pads where it must only, which torch.export cannot keep open.
+            for name in (*FAMILIES, "unet_resnet18", "segnet_vgg16", "convnext", "unet_swin_tiny")
+            if name not in TORCH_FAST
         ),
     ],
 )
@@ -186,12 +187,9 @@ def test_torch_logits(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_torch_cannot_export_swin_v2_for_every_size(tmp_path: Path) -> None:
-    model = built("unet_swinv2_tiny")
-    with pytest.raises(ValueError, match="something else at some sizes.*One size may work"):
-        export_torch(model, tmp_path / "m.pt2")
-    assert not list(tmp_path.iterdir())
-    export_torch(model, tmp_path / "m.pt2", size=(64, 96))
+def test_torch_exports_swin_v2_for_one_size(tmp_path: Path) -> None:
+    """With its check; for every size it is refused, which takes minutes to find out."""
+    export_torch(built("unet_swinv2_tiny"), tmp_path / "m.pt2", size=(64, 96))
 
 
 @pytest.mark.parametrize("write", [export_onnx, export_torch])
