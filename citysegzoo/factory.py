@@ -232,7 +232,7 @@ def build_model(
     So it is silent on a frozen encoder that was drawn at random.
     """
     builder, variant = _find(name)
-    check_options(f"model {name!r}", builder, options, beside=MODEL_ARGUMENTS)
+    check_options(f"model {name!r}", builder, options, hidden=MODEL_ARGUMENTS)
     in_channels = check_positive("in_channels", in_channels)
     settings = _plain({**(variant.options if variant else {}), **options})
     model = builder(num_classes=num_classes, in_channels=in_channels, **settings)

@@ -114,9 +114,11 @@ def function_of(builder: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_mapping(what: str, options: object) -> None:
-    """Raise a TypeError if options, unless None, are no mapping of names to values."""
+    """Raise a TypeError if options, unless None, are no mapping, or set what the model sets."""
     if options is not None and not isinstance(options, Mapping):
         raise TypeError(f"{what} is a dict of options, not {options!r}.")
+    if options and "in_channels" in options:
+        raise TypeError(f"in_channels is none of {what}; give it beside them.")
 
 
 def check_options(
@@ -124,6 +126,7 @@ def check_options(
     builder: Callable[..., Any],
     options: Mapping[str, Any],
     *,
+    hidden: Iterable[str] = (),
     beside: Iterable[str] = (),
 ) -> None:
     """Raise ``TypeError`` for an option that ``builder`` does not have, naming the nearest one.
@@ -134,9 +137,11 @@ def check_options(
         what: The thing being built, as it should appear in the message.
         builder: A callable whose keyword-only parameters are its options.
         options: The options asked for.
-        beside: What the caller takes itself, and is no option: named where one is not known.
+        hidden: Parameters that are set by other means and are no options here.
+        beside: What the caller takes itself beside the options: may have been meant.
     """
-    known = {name: v for name, v in options_of(builder).items() if name not in beside}
+    left = {*hidden, *beside}
+    known = {name: v for name, v in options_of(builder).items() if name not in left}
     for name, value in options.items():
         if name not in known:
             there = list(dict.fromkeys([*beside, *known]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -14,28 +15,24 @@ _ATTRIBUTES_OF_TRAINING = ("training", "encoder_frozen", "momentum", "name")
 _PLAIN = (bool, int, float, str, tuple, type(None))
 
 
-def structure(network: nn.Module) -> dict[str, str]:
-    """Kind and settings of every layer by its name, but for what matters in training alone.
-
-    Two networks of one structure and the same weights give the same logits in evaluation mode,
-    as far as their layers say what they do: those of torch and timm in their description, ours
-    in their attributes.
-    """
-    return {
-        name: _described(module)
-        for name, module in network.named_modules()
-        if not _does_nothing(module)
-    }
-
-
 def difference(network: nn.Module, other: nn.Module) -> str:
-    """The first layer in which two networks differ, "" where they have one structure."""
-    ours, theirs = structure(network), structure(other)
+    """The first layer in which two networks differ, "" where they have one structure.
+
+    With one structure and the same weights they give the same logits in evaluation mode, as far as
+    layers say what they do: those of torch and timm in their description, ours in the attributes
+    that both have. What matters in training alone does not count.
+    """
+    ours, theirs = _layers(network), _layers(other)
     for name in {**ours, **theirs}:
-        if ours.get(name) != theirs.get(name):
-            layer = name or "the model"
-            return f"{layer} is {ours.get(name, 'left out')}, not {theirs.get(name, 'left out')}"
+        pair = ours.get(name), theirs.get(name)
+        here, there = (_described(one, other) for one, other in (pair, pair[::-1]))
+        if here != there:
+            return f"{name or 'the model'} is {here}, not {there}"
     return ""
+
+
+def _layers(network: nn.Module) -> dict[str, nn.Module]:
+    return {name: part for name, part in network.named_modules() if not _does_nothing(part)}
 
 
 def _does_nothing(module: nn.Module) -> bool:
@@ -44,15 +41,22 @@ def _does_nothing(module: nn.Module) -> bool:
     return path or isinstance(module, (nn.Identity, _DropoutNd))
 
 
-def _described(module: nn.Module) -> str:
-    kind = type(module)
+def _described(module: nn.Module | None, beside: nn.Module | None) -> str:
+    """A layer's kind and settings, of which attributes are those that the one beside it has too."""
+    if module is None:
+        return "left out"
+    # A class made of one of ours is that one, unless it computes something else.
+    own = (kind for kind in type(module).__mro__ if kind.__module__.startswith("citysegzoo."))
+    kind: Any = next(own, type(module))
+    if kind.forward is not type(module).forward:
+        kind = type(module)
     settings = [_OF_TRAINING.sub("", module.extra_repr()).replace(" ", "")]
     if kind.__module__.startswith("citysegzoo.") and not isinstance(module, _BatchNorm):
         settings += [
             f"{name}={value}"
             for name, value in vars(module).items()
             if isinstance(value, _PLAIN) and not name.startswith("_")
-            if name not in _ATTRIBUTES_OF_TRAINING
+            if name not in _ATTRIBUTES_OF_TRAINING and hasattr(beside, name)
         ]
     # Batch norm over several processes is the same function in evaluation mode.
     called = "BatchNorm" if isinstance(module, _BatchNorm) else kind.__name__

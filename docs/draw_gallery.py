@@ -82,7 +82,7 @@ def contact_sheet() -> None:
                 count = max(1, int(share * weight.numel()))
                 least = weight.abs().flatten().kthvalue(count).values
                 weight.data[weight.abs() <= least] = 0
-        model.save_pretrained(f"pruned_{100 * share:.0f}")
+        model.save_pretrained(f"pruned_{100 * share:.0f}", card={})
     names = ["unet.small", "pruned_30", "pruned_50"]
     run("compare", str(DEMO), "--models", *names, "--output", "sheet.png")
     with Image.open("sheet.png") as sheet:

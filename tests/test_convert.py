@@ -114,6 +114,19 @@ def test_a_saved_model_is_shown(tmp_path: Path, capsys) -> None:
     assert "is built already" in capsys.readouterr().err
 
 
+def test_folders_with_names_of_the_zoo(tmp_path: Path, capsys, monkeypatch) -> None:
+    """Such as --output unet.small of train.py, and --root camvid."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("unet.small", "camvid"):
+        Path(name).mkdir()
+    assert main(["show", "unet.small"]) == 0
+    words = ["segment", "--demo", "--model", "unet.small", "--output", "out"]
+    assert main(words) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "out", "out", "--labels", "camvid"]) == 2
+    assert "did you mean 'camvid11'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("edited", [False, True])
 def test_what_publish_hands_on(
     edited: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

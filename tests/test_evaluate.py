@@ -1,6 +1,9 @@
 """Evaluating folders: reading, pairing, the command."""
 
+import base64
+import io
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -28,11 +31,14 @@ from citysegzoo.images import read_ids
 from citysegzoo.metrics.cityscapes import CityscapesScores
 from citysegzoo.metrics.folders import (
     evaluate_folders,
+    evaluate_pairs,
     find_instances,
     labels_of,
     pair_files,
 )
 from citysegzoo.visualize import label_image
+from citysegzoo.visualize.errors import find_errors
+from citysegzoo.visualize.report import error_report
 
 SIZE = (48, 96)
 COUNT = 5
@@ -463,6 +469,20 @@ def test_train_ids_are_scored_against_label_ids(tmp_path: Path, capsys) -> None:
     truth = streets / "gtFine" / "val"
     scores = evaluate_folders(segmented, truth, labels="cityscapes19")
     assert scores.mean_iou == scores.pixel_accuracy == 1
+    pairs = pair_files(segmented, truth, CITYSCAPES_19)
+    for count in (
+        lambda: evaluate_folders(segmented, truth),
+        lambda: evaluate_pairs(pairs, labels=CITYSCAPES_34),
+        lambda: find_errors(pairs, labels=CITYSCAPES_34),
+    ):
+        with pytest.warns(UserWarning, match="as train ids are") as said:
+            count()
+        assert said[0].filename == __file__
+    page = error_report(find_errors(pairs, labels=CITYSCAPES_19))
+    (first, _) = re.findall(r'src="data:image/\w+;base64,([^"]+)" alt="errors of', page)
+    with Image.open(io.BytesIO(base64.b64decode(first))) as marked:
+        reds = np.asarray(marked.convert("RGB")).astype(int)
+    assert not (reds[..., 0] - reds[..., 1] > 100).any()  # nothing is marked as wrong
     words = ["evaluate", str(segmented), str(truth)]
     assert main([*words, "--labels", "cityscapes19"]) == 0
     assert "warning" not in capsys.readouterr().err

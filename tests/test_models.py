@@ -234,6 +234,15 @@ def test_arguments_are_among_what_may_have_been_meant(option: str, meant: str) -
                 create_encoder(encoder, in_chans=4)
 
 
+def test_channels_are_no_option_of_the_encoder() -> None:
+    for build in (
+        lambda options: citysegzoo.compose("resnet18", "fcn_head", encoder_options=options),
+        lambda options: citysegzoo.create_model("unet_resnet18", encoder_options=options),
+    ):
+        with pytest.raises(TypeError, match="in_channels is none of encoder_options; give it bes"):
+            build({"in_channels": 4})
+
+
 def test_trained_weights_take_what_matters_in_training_alone() -> None:
     model = citysegzoo.create_model("unet_resnet18.street", pretrained=True, dropout=0.25)
     plain = citysegzoo.create_model("unet_resnet18.street", pretrained=True)

@@ -213,7 +213,11 @@ def test_encoder_weights_are_on_the_card(
     monkeypatch.setattr(timm, "create_model", lambda tag, pretrained=False, **o: create(tag, **o))
     monkeypatch.setattr(pretrained, "_check_reachable", lambda *_: None)  # nothing is fetched
     name = tag.partition(".")[0]
-    said = pytest.warns(UserWarning, match="not for commercial use") if terms else nullcontext()
+    said = (
+        pytest.warns(UserWarning, match="terms of their own .cc-by-nc-4.0.")
+        if terms
+        else nullcontext()
+    )
     with said:
         model = citysegzoo.compose(
             "resnet18" if terms is None else f"timm/{name}", "fcn_head", encoder_weights=tag

@@ -204,6 +204,32 @@ def test_what_weights_do_not_show_must_be_as_built(change: str, tmp_path: Path) 
     assert not (tmp_path / "x").exists()
 
 
+class Mine(citysegzoo.SegmentationModel):
+    """With something of its own that loading does not need."""
+
+    def note(self) -> str:
+        return "mine"
+
+
+def test_what_a_user_adds_is_no_change(tmp_path: Path) -> None:
+    model = small()
+    model.best_iou, model.encoder.frozen_stages = 0.5, 2
+    model.__class__ = Mine
+    assert not difference(model, small())
+    same(citysegzoo.load(model.save_pretrained(tmp_path / "a")), model)
+    model.align_corners = True
+    with pytest.raises(ValueError, match="no longer what unet builds .*align_corners=True"):
+        model.save_pretrained(tmp_path / "b")
+
+    class Other(Mine):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return -super().forward(images)
+
+    model.__class__, model.align_corners = Other, False
+    with pytest.raises(ValueError, match="no longer what unet builds .the model is Other"):
+        model.save_pretrained(tmp_path / "b")
+
+
 def test_what_matters_in_training_alone_may_differ(tmp_path: Path) -> None:
     model = deeplab()
     model.freeze_encoder()

@@ -355,6 +355,12 @@ def test_devices_that_are_not_there(device: str, message: str) -> None:
         start_processes(device)
 
 
+@pytest.mark.parametrize("device", ["cpu", "cpu:0", "auto"])
+def test_devices_that_are_there(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert start_processes(device).device.type in ("cpu", "cuda")
+
+
 # --- activation checkpointing
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
@@ -564,6 +570,7 @@ def test_what_muon_does_not_take() -> None:
     assert groups.param_groups[0]["lr"] == 0.5
     with pytest.raises(ValueError, match="two dimensions and more"):
         groups.add_param_group({"params": nn.Parameter(torch.zeros(3))})
+    assert len(groups.param_groups) == 1
 
 
 def test_muon_leaves_what_has_no_gradient() -> None:

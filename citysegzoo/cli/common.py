@@ -126,17 +126,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def labels_named(name: str | None) -> LabelSet | str | None:
     """What ``--labels`` names: a label set, or a saved model, whose own it is."""
-    from citysegzoo.data.labels import LABEL_SETS
-    from citysegzoo.pretrained import load
+    from citysegzoo.pretrained import CONFIG, load
 
-    if name is None or name in LABEL_SETS or not is_saved(name):
-        return name
-    return load(name).labels
+    if name is None:
+        return None
+    saved = "/" in name or os.path.isfile(name) or os.path.isfile(os.path.join(name, CONFIG))
+    return load(name).labels if saved else name
 
 
 def is_saved(name: str) -> bool:
     """Whether a name is that of a folder, a file or a repository, and not of a model of the zoo."""
-    return os.sep in name or "/" in name or os.path.exists(name)
+    from citysegzoo.factory import list_models
+
+    there = os.sep in name or "/" in name or os.path.exists(name)
+    return there and name not in list_models()
 
 
 def option(text: str) -> tuple[str, Any]:

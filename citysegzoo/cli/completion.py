@@ -184,7 +184,7 @@ def _fish_parts(command: str, action: argparse.Action) -> Iterator[tuple[str, st
     words = _words(command, action)
     here = f"__citysegzoo_command_is {command}".strip()
     offered = f"-a {shlex.quote(' '.join(words))}" if words else ""
-    files = not words or (command in _TAKE_FILES and action.choices is None)
+    files = not words or (command in (*_TAKE_FILES, "show") and action.choices is None)
     if isinstance(action, argparse._SubParsersAction):
         helps: dict[str, Any] = {choice.dest: choice.help for choice in action._choices_actions}
         for word in words:

@@ -60,10 +60,10 @@ def _models(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     import torch
 
-    from citysegzoo.factory import create_model, list_models, model_info
+    from citysegzoo.factory import create_model, model_info
     from citysegzoo.registry import suggestion
 
-    if is_saved(args.name) and args.name not in list_models():
+    if is_saved(args.name):
         return _show_saved(args)
     info = model_info(args.name)
     options = dict(option(text) for text in args.option)

@@ -127,6 +127,7 @@ def _named(
             return suggestion
     with torch.device("meta"):
         options = dict(map(option, args.option))
+        options.pop("in_channels", None)
         model = build_model(args.model, num_classes=len(last), in_channels=3, options=options)
     first = next(name for name, weight in model.named_parameters() if weight.ndim == 4)
     channels = converted[first].shape[1:2] if first in converted else ()

@@ -366,7 +366,7 @@ def find_label_set(labels: LabelSet | str) -> LabelSet:
     if not isinstance(labels, str):
         raise TypeError(f"labels are a LabelSet or the name of one, not {labels!r}.")
     if labels not in LABEL_SETS:
-        from citysegzoo.registry import suggestion  # which needs PyTorch; label sets do not
+        from citysegzoo.registry import suggestion
 
         raise ValueError(
             f"there is no label set {labels!r}{suggestion(labels, LABEL_SETS)}; there are "

@@ -113,7 +113,7 @@ class LabeledImages(Dataset[tuple[Tensor, Tensor]]):
                     f"{index} take {total / 1e9:.1f} GB; do without hold() and --in-memory."
                 ) from error
             total += sum(part.nbytes for part in sample)
-            self._held[pair] = sample
+            self._held[pair[0], pair[1]] = sample
         return total
 
     def __len__(self) -> int:
@@ -131,10 +131,10 @@ class LabeledImages(Dataset[tuple[Tensor, Tensor]]):
         """
         from torchvision import tv_tensors
 
-        pair = self.files[index]
-        held = self._held.get(pair)
+        photo, truth = self.files[index]
+        held = self._held.get((photo, truth))
         # Copies: what is done to a sample in place shall not be found in it next time.
-        pixels, target = (held[0].copy(), held[1].copy()) if held else self._read(*pair)
+        pixels, target = (held[0].copy(), held[1].copy()) if held else self._read(photo, truth)
         sample = (
             tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1)),
             tv_tensors.Mask(torch.from_numpy(target)),

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from citysegzoo.base import Encoder
 from citysegzoo.data.preprocessing import Preprocessing
 
+# Licences that let anybody use weights for anything; most of timm's have one of these.
+_FREE = ("", "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc0-1.0")
 _USUAL_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -30,13 +32,14 @@ class EncoderWeights:
         """What the card of a model says that starts from them."""
         terms = f", {self.licence}" if self.licence else ""
         source = {"source": f"ImageNet weights of the encoder: {self.tag} of timm{terms}"}
-        if not _is_noncommercial(self.licence):
+        if not self.has_terms:
             return source
         return {**source, "licence": f"{self.licence}: the terms of the encoder's weights"}
 
-
-def _is_noncommercial(licence: str) -> bool:
-    return "-nc" in licence.lower()
+    @property
+    def has_terms(self) -> bool:
+        """Whether their terms are others than to name the source, or not known."""
+        return self.licence.lower() not in _FREE
 
 
 def load_encoder_weights(encoder: Encoder, tag: str | None = None) -> EncoderWeights:
@@ -51,7 +54,7 @@ def load_encoder_weights(encoder: Encoder, tag: str | None = None) -> EncoderWei
             takes the encoder's own default.
 
     Returns:
-        What they are. Terms that forbid commercial use are said in a warning too.
+        What they are. Terms that may forbid a use are said in a warning too.
 
     Raises:
         ValueError: If there are no published weights for this encoder, or not of that name, or they
@@ -95,9 +98,14 @@ def load_encoder_weights(encoder: Encoder, tag: str | None = None) -> EncoderWei
         ) from error
     (m0, m1, m2), (s0, s1, s2) = (published.pretrained_cfg[name] for name in ("mean", "std"))
     licence = published.pretrained_cfg.get("license") or ""
-    if _is_noncommercial(licence):
-        warnings.warn(f"the weights {tag!r} are not for commercial use ({licence}).", stacklevel=3)
-    return EncoderWeights(tag, licence, Preprocessing(mean=(m0, m1, m2), std=(s0, s1, s2)))
+    weights = EncoderWeights(tag, licence, Preprocessing(mean=(m0, m1, m2), std=(s0, s1, s2)))
+    if weights.has_terms:
+        warnings.warn(
+            f"the weights {tag!r} have terms of their own ({licence}), which may forbid commercial "
+            "use; read them on the Hub.",
+            stacklevel=3,
+        )
+    return weights
 
 
 def _published_at(tag: str) -> tuple[str, str]:

@@ -101,6 +101,19 @@ class Network:
 
         _replace(module, prepared)
 
+    def require_current(self) -> None:
+        """Raise where this is not the model's any more: once for an image, as it takes a while.
+
+        Raises:
+            ValueError: If weights of the model were changed since, so that those of this copy are
+                old, or partly old and partly new.
+        """
+        if self._is_stale():
+            raise ValueError(
+                "the model was trained, converted or loaded other weights after this was made from "
+                "it; make another from the model as it is now."
+            )
+
     def __call__(self, images: Tensor) -> Tensor:
         """Logits before they are enlarged.
 
@@ -111,14 +124,8 @@ class Network:
             float32 ``(N, C, h, w)``.
 
         Raises:
-            ValueError: If the logits are NaN, or weights of the model were changed since, so that
-                those of this copy are old, or partly old and partly new.
+            ValueError: If the logits are NaN.
         """
-        if self._is_stale():
-            raise ValueError(
-                "the model was trained, converted or loaded other weights after this was made from "
-                "it; make another from the model as it is now."
-            )
         images = images.contiguous(memory_format=self._layout)
         low = self.dtype != torch.float32
         with torch.autocast(self.device.type, self.dtype if low else None, enabled=low):

@@ -145,6 +145,7 @@ class Segmenter:
             ValueError: As in calling the segmenter.
             OSError: As in calling the segmenter.
         """
+        self._network.require_current()
         pixels = self._read(image)
         result = np.empty((self._network.model.num_classes, *pixels.shape[:2]), np.float32)
         top = 0
@@ -263,6 +264,7 @@ class Segmenter:
     def _labels(self, images: Sequence[Pixels]) -> Pixels:
         """Label maps ``(N, H, W)`` of images of one size."""
         network, size = self._network, images[0].shape[:2]
+        network.require_current()
         if self.tile is None and self.scales == (1.0,) and not self.flip:
             logits = network(network.images(_batch(images)))
             maps = label_maps(network.model, logits, size, fused=self.fused)

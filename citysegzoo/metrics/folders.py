@@ -222,13 +222,10 @@ def evaluate_folders(
         ValueError: If files do not pair, sizes differ, or pixel values are no classes.
     """
     labels = labels_for(ground_truth, labels)
-    return evaluate_pairs(
-        pair_files(predictions, ground_truth, labels),
-        labels=labels,
-        progress=progress,
-        workers=workers,
-        instances=instances,
-    )
+    pairing = pair_files(predictions, ground_truth, labels)
+    scores = _evaluated(pairing, labels, progress, workers, instances)
+    warn_of_train_ids(scores)
+    return scores
 
 
 def evaluate_pairs(
@@ -240,6 +237,18 @@ def evaluate_pairs(
     instances: bool | None = None,
 ) -> CityscapesScores | SegmentationScores:
     """Score the pairs of :func:`pair_files`; all else is as for :func:`evaluate_folders`."""
+    scores = _evaluated(pairing, labels, progress, workers, instances)
+    warn_of_train_ids(scores)
+    return scores
+
+
+def _evaluated(
+    pairing: Pairing,
+    labels: LabelSet,
+    progress: bool,
+    workers: int | None,
+    instances: bool | None,
+) -> CityscapesScores | SegmentationScores:
     from tqdm import tqdm
 
     workers = available_cores() if workers is None else check_positive("workers", workers)
@@ -260,30 +269,21 @@ def evaluate_pairs(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return scores_of(total, labels)
+    return total.scores() if isinstance(total, CityscapesEvaluator) else total.scores(labels=labels)
 
 
-def scores_of(
-    counter: CityscapesEvaluator | ConfusionMatrix, labels: LabelSet
-) -> CityscapesScores | SegmentationScores:
-    """The scores of what was counted."""
-    if isinstance(counter, ConfusionMatrix):
-        return counter.scores(labels=labels)
-    scores = counter.scores()
-    warn_of_train_ids(scores.confusion)
-    return scores
-
-
-def warn_of_train_ids(confusion: npt.NDArray[np.int64]) -> None:
-    """Warn where predictions that were scored as label ids look like train ids."""
-    predicted, true = confusion.sum(0), confusion.sum(1)
+def warn_of_train_ids(scores: CityscapesScores | SegmentationScores) -> None:
+    """Warn who called the caller where predictions scored as label ids look like train ids."""
+    if not isinstance(scores, CityscapesScores):
+        return
+    predicted, true = scores.confusion.sum(0), scores.confusion.sum(1)
     last = len(CITYSCAPES_19)
     # Nobody predicts the ego vehicle and neither vegetation nor cars.
     if predicted[1:7].any() and not predicted[last:].any() and true[last:].any():
         warnings.warn(
             f"the predictions are 0 to {last - 1} only, as train ids are, and were scored as label "
             "ids; of train ids give labels='cityscapes19' (--labels cityscapes19).",
-            stacklevel=4,
+            stacklevel=3,
         )
 
 

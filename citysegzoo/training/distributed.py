@@ -66,7 +66,7 @@ def start_processes(device: str) -> Processes:
     where = find_device(device)
     if where.type == "mps":
         raise ValueError("training needs float64, which mps has not; choose cpu or cuda.")
-    if where.index is not None:  # "cuda" alone is the current one already
+    if where.type == "cuda" and where.index is not None:  # without, it is the current one
         torch.cuda.set_device(where)
     if alone:
         return Processes(where)

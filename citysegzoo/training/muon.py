@@ -81,15 +81,14 @@ class Muon(torch.optim.Optimizer):
         Raises:
             ValueError: If a weight has fewer than two dimensions.
         """
-        params = param_group["params"]
-        param_group["params"] = [params] if isinstance(params, Tensor) else list(params)
-        for p in param_group["params"]:
+        super().add_param_group(param_group)
+        for p in self.param_groups[-1]["params"]:
             if p.ndim < 2:
+                del self.param_groups[-1]
                 raise ValueError(
                     f"Muon trains weights of two dimensions and more, not {tuple(p.shape)}; give "
                     "it the first of split_weights(model) and AdamW the second."
                 )
-        super().add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

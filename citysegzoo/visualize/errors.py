@@ -154,7 +154,7 @@ def find_errors(
     scores: CityscapesScores | SegmentationScores
     if labels.name == CITYSCAPES_34.name:
         scores = cityscapes_scores(confusion)
-        warn_of_train_ids(confusion)
+        warn_of_train_ids(scores)
     else:
         scores = SegmentationScores(
             confusion, labels.classes, labels.categories, ignored=labels.ignore_index

@@ -14,7 +14,8 @@ import PIL.Image
 from PIL.Image import Resampling
 
 from citysegzoo.data.labels import Color, LabelSet, Palette
-from citysegzoo.images import read_ids, read_image
+from citysegzoo.images import read_image
+from citysegzoo.metrics.folders import read_pair
 from citysegzoo.visualize.errors import (
     REACH,
     Errors,
@@ -257,7 +258,7 @@ def _worst(errors: Errors, labels: LabelSet, photos: Mapping[Path, Path]) -> str
 
 
 def _worst_image(frame: FrameErrors, labels: LabelSet, photo: Path | None) -> str:
-    prediction, truth = read_ids(frame.pair.prediction), read_ids(frame.pair.ground_truth)
+    prediction, truth = read_pair(frame.pair, labels)
     counted = counted_pixels(truth, labels)
     marked = np.array((_IGNORED, _RIGHT, _WRONG), np.uint8)[
         np.where(counted, 1 + (prediction != truth), 0)

@@ -30,16 +30,14 @@ _SCORE = ("metric", "split", "mean_iou", "class_iou", "pixel_accuracy", "command
 _MARK = re.compile(r"<!-- written by citysegzoo ([0-9a-f]{16}) -->\s*\Z")
 
 # Licences by the names that the Hub has for them.
-_CREATIVE_COMMONS = [
-    f"cc-by{terms}-{version}"
-    for terms in ("", "-sa", "-nc", "-nd", "-nc-sa", "-nc-nd")
-    for version in ("2.0", "3.0", "4.0")
-]
-_LICENCES = {
-    *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "cc0-1.0"),
-    *("gpl-2.0", "gpl-3.0", "lgpl-2.1", "lgpl-3.0", "agpl-3.0", "mpl-2.0", "openrail"),
-    *_CREATIVE_COMMONS,
-}
+_LICENCES = (
+    *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "mpl-2.0"),
+    *("gpl-2.0", "gpl-3.0", "lgpl-2.1", "lgpl-3.0", "agpl-3.0", "openrail", "cc0-1.0"),
+    *("cc-by-2.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nd-4.0"),
+    *("cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0"),
+    *("cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0"),
+    *("apple-amlr", "apple-ascl", "fair-noncommercial-research-license"),
+)
 
 
 def check_card(card: Mapping[str, Any]) -> dict[str, Any]:
