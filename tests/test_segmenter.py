@@ -26,6 +26,7 @@ import citysegzoo
 from citysegzoo.base import Decoder, Encoder
 from citysegzoo.data import DEMO_IMAGE
 from citysegzoo.inference import Failure, Segmenter
+from citysegzoo.inference.network import Network
 from citysegzoo.inference.stream import computed
 from citysegzoo.inference.tiles import one_core, tiling
 from citysegzoo.model import SegmentationModel, resize_smoothly
@@ -589,15 +590,13 @@ def test_frames_of_a_mapped_file_are_told_apart(tmp_path: Path) -> None:
 
 def test_images_of_one_size_go_through_the_network_together(monkeypatch) -> None:
     segmenter = Segmenter(pointwise(), **EXACT)
-    sizes = []
-    network = segmenter._network
+    sizes, called = [], Network.__call__
 
-    def spy(images: Tensor) -> Tensor:
+    def spy(network: Network, images: Tensor) -> Tensor:
         sizes.append(len(images))
-        return network(images)
+        return called(network, images)
 
-    spy.images, spy.model = network.images, network.model
-    segmenter._network = spy
+    monkeypatch.setattr(Network, "__call__", spy)
     images = [picture(40, 40)] * 5 + [picture(40, 50)] * 2 + [picture(40, 40)]
     assert len(list(segmenter.stream(images, batch_size=3))) == 8
     assert sizes == [3, 2, 2, 1]
