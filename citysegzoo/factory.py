@@ -317,8 +317,7 @@ def _matters(name: str, option: str, value: Any, in_channels: int) -> bool:
             asked = build(options={option: value})
         except (TypeError, ValueError):  # it may go with another option only
             return True
-    shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (trained, asked)]
-    return shapes[0] != shapes[1] or bool(difference(trained, asked))
+    return bool(difference(trained, asked))
 
 
 def _find(name: str) -> tuple[Callable[..., Any], Variant | None]:

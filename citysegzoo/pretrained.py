@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from citysegzoo.data.labels import LABEL_SETS
 from citysegzoo.factory import build_model, compose, model_info, with_weights
@@ -262,11 +261,7 @@ def _write(
     except TypeError as error:
         raise ValueError(f"the options of this model cannot be written: {error}.") from error
     with torch.device("meta"):
-        rebuilt = _rebuild(again, model.num_classes)
-    state = model.state_dict()
-    changed = difference(model, rebuilt)
-    if not changed and _shapes(rebuilt.state_dict()) != _shapes(state):
-        changed = "its weights have other names or shapes"
+        changed = difference(model, _rebuild(again, model.num_classes))
     if changed:
         raise ValueError(
             f"the model is no longer what {model.name or 'compose'} builds ({changed}), so that it "
@@ -275,7 +270,7 @@ def _write(
     readme = write_card(config, source=source)
     weights = target if target.suffix == ".safetensors" else target / WEIGHTS
     weights.parent.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(weights, state, config.card, config=config.to_json(), dtype=dtype)
+    save_checkpoint(weights, model.state_dict(), config.card, config=config.to_json(), dtype=dtype)
     if weights == target:
         return target
     config = replace(config, sha256=file_sha256(weights), checksums=block_checksums(weights))
@@ -283,10 +278,6 @@ def _write(
         with replacing(target / name) as partial:
             partial.write_text(text, encoding="utf-8")
     return target
-
-
-def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: value.shape for name, value in state.items()}
 
 
 def _read_folder(folder: Path, num_classes: int | None, *, source: str) -> SegmentationModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
@@ -16,7 +17,7 @@ _PLAIN = (bool, int, float, str, tuple, type(None))
 
 
 def difference(network: nn.Module, other: nn.Module) -> str:
-    """The first layer in which two networks differ, "" where they have one structure.
+    """What first differs in two networks, a layer or the weights' shapes; "" where nothing does.
 
     With one structure and the same weights they give the same logits in evaluation mode, as far as
     layers say what they do: those of torch and timm in their description, ours in the attributes
@@ -28,7 +29,11 @@ def difference(network: nn.Module, other: nn.Module) -> str:
         here, there = (_described(one, other) for one, other in (pair, pair[::-1]))
         if here != there:
             return f"{name or 'the model'} is {here}, not {there}"
-    return ""
+    return "" if _shapes(network) == _shapes(other) else "its weights have other names or shapes"
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in network.state_dict().items()}
 
 
 def _layers(network: nn.Module) -> dict[str, nn.Module]:

@@ -189,7 +189,12 @@ def test_torch_logits(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_torch_exports_swin_v2_for_one_size(tmp_path: Path) -> None:
     """With its check; for every size it is refused, which takes minutes to find out."""
-    export_torch(built("unet_swinv2_tiny"), tmp_path / "m.pt2", size=(64, 96))
+    model = built("unet_swinv2_tiny")
+    how = {"input": "images", "output": "logits", "size": (64, 96)}
+    loaded = torch.export.load(export_torch(model, tmp_path / "m.pt2", **how)).module()
+    x = images(2, 64, 96)
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(x), model(x), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("write", [export_onnx, export_torch])
