@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -21,18 +21,20 @@ class Encoder(nn.Module):
         channels: Channels of each feature.
         strides: Stride of each feature.
         in_channels: Channels of the image.
-        pretrained_tag: timm name of the ImageNet weights that fit, None where there are none.
-        timm_options: Arguments of ``timm.create_model`` for the network of those weights.
+        pretrained_tag: Name of the ImageNet weights that fit, None where there are none.
+        publisher: Who publishes them: ``"timm"`` or ``"smp"`` (segmentation-models-pytorch).
+        timm_options: Arguments of ``timm.create_model`` for the network of timm's weights.
     """
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
     in_channels: int = 3
     pretrained_tag: str | None = None
+    publisher: Literal["timm", "smp"] = "timm"
     timm_options: Mapping[str, Any] = {}
 
-    def load_timm_weights(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Load, strictly, the weights of the timm network of the same layers."""
+    def load_published_weights(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Load, strictly, the weights of the publisher's network of the same layers."""
         raise NotImplementedError
 
 

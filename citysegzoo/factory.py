@@ -165,7 +165,7 @@ def create_model(
         pretrained: True for the default trained weights of exactly this name, or the tag of a
             set. With another ``num_classes`` all but the classifier is loaded, with a warning.
         encoder_weights: True for published ImageNet weights of the encoder (the ones the report
-            used, where a variant names them), or their timm name.
+            used, where a variant names them), or the name of others, as timm has it.
         **options: Options of the architecture; they override the variant's. With ``pretrained``
             those that matter in training alone, such as dropout.
 
@@ -272,7 +272,8 @@ def compose(
         decoder: A name of ``list_decoders()``.
         num_classes: Number of classes.
         in_channels: Channels of the image.
-        encoder_weights: True for published ImageNet weights of the encoder, or their timm name.
+        encoder_weights: True for published ImageNet weights of the encoder, or the name of
+            others, as timm has it.
         encoder_options: Options of the encoder.
         decoder_options: Options of the decoder.
         align_corners: Of the bilinear resize of the logits to the image's size. Decoders that

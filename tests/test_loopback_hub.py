@@ -17,6 +17,8 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+import safetensors.torch
+import segmentation_models_pytorch as smp
 import timm
 import torch
 from commands import enlarge_disk
@@ -578,6 +580,39 @@ model.save_pretrained({str(tmp_path / "saved")!r})
     program = f"import citysegzoo; citysegzoo.load({str(tmp_path / 'saved')!r})"
     assert hub.run(program, tmp_path / "another cache").returncode == 0
     assert hub.requests == []
+
+
+@pytest.mark.slow
+def test_imagenet_weights_of_smp(hub, tmp_path: Path) -> None:
+    """Fetched once, at their commit; said where to get them from where there is no Hub."""
+    theirs = smp.encoders.get_encoder("mit_b0").eval()
+    content = safetensors.torch.save(theirs.state_dict())
+    commit = hub.add("smp-hub/mit_b0.imagenet", {"model.safetensors": content})
+    hub.add("smp-hub/mit_b0.imagenet", {"model.safetensors": b"of another time"})
+    program = f"""
+import torch, citysegzoo
+from citysegzoo.encoders import pretrained
+pretrained._SMP_COMMITS["mit_b0.imagenet"] = {commit!r}
+try:
+    model = citysegzoo.create_model("segformer_b0", encoder_weights=True).eval()
+except ConnectionError as error:
+    print(error)
+else:
+    print(float(model.encoder(torch.ones(1, 3, 64, 64))[-1].abs().sum()))
+"""
+    hub.stop()
+    said = hub.run(program, tmp_path / "cache")
+    assert "not in the cache and could not be fetched" in said.stdout
+    file = f"smp-hub/mit_b0.imagenet model.safetensors --revision {commit}"
+    assert f"run `hf download {file}` once" in said.stdout
+    hub.start()
+    for _ in range(2):  # the second time without the Hub
+        done = hub.run(program, tmp_path / "cache")
+        assert "not for commercial use" in done.stderr
+        with torch.inference_mode():
+            expected = theirs(torch.ones(1, 3, 64, 64))[-1].abs().sum()
+        assert float(done.stdout) == pytest.approx(float(expected), rel=1e-5)
+        hub.stop()
 
 
 @pytest.mark.slow

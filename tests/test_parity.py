@@ -93,7 +93,7 @@ def test_resnet_features_are_torchvisions(stride: int) -> None:
         weights=None, replace_stride_with_dilation=[False, stride < 32, stride < 16]
     ).eval()
     ours = create_encoder("resnet50", output_stride=stride).eval()
-    ours.load_timm_weights(theirs.state_dict())
+    ours.load_published_weights(theirs.state_dict())
     trunk = torch.nn.Sequential(*list(theirs.children())[:-2])
     images = torch.randn(1, 3, 64, 96)
     assert_same(ours(images)[-1], trunk(images))
@@ -110,7 +110,7 @@ def test_resnet_features_are_torchvisions(stride: int) -> None:
 def test_vgg_features_are_timms_and_torchvisions(name: str) -> None:
     theirs = getattr(torchvision.models, name)(weights=None).eval()
     ours = create_encoder(name).eval()
-    ours.load_timm_weights(theirs.state_dict())
+    ours.load_published_weights(theirs.state_dict())
     pyramid = timm.create_model(name, features_only=True).eval()
     renamed = {k.replace("features.", "features_"): v for k, v in ours.state_dict().items()}
     pyramid.load_state_dict(renamed)
@@ -128,7 +128,7 @@ def test_vgg_without_batch_norm_starts_one_with() -> None:
     """mei2019's SegNet: convolutions of plain VGG-16 in a network with batch norm."""
     plain = torchvision.models.vgg16(weights=None)
     ours = create_encoder("vgg16_bn")
-    ours.load_timm_weights(plain.state_dict())
+    ours.load_published_weights(plain.state_dict())
     convs = [m for m in plain.features if isinstance(m, torch.nn.Conv2d)]
     mine = [m for m in ours.features if isinstance(m, torch.nn.Conv2d)]
     for a, b in zip(mine, convs, strict=True):
@@ -154,7 +154,7 @@ def test_swin_features_are_timms_at_its_size(name: str, timm_name: str, size: tu
         timm_name, features_only=True, feature_cls="getter", img_size=size
     ).eval()
     ours = create_encoder(name).eval()
-    ours.load_timm_weights(theirs.state_dict())
+    ours.load_published_weights(theirs.state_dict())
     images = torch.randn(1, 3, *size)
     features = ours(images)
     assert [f.shape[1] for f in features] == list(ours.channels)
@@ -195,7 +195,7 @@ def recording(asked: list[str | None]) -> Callable[..., EncoderWeights]:
 
     def load(_: Encoder, tag: str | None) -> EncoderWeights:
         asked.append(tag)
-        return EncoderWeights(tag or "", "", IMAGENET)
+        return EncoderWeights(tag or "", "timm", "", IMAGENET)
 
     return load
 

@@ -209,7 +209,7 @@ def test_python_that_needs_more_than_the_zoo_runs(page: str, tmp_path: Path) -> 
     program = "import os, torch, citysegzoo\nos.environ['HF_TOKEN'] = 'hf_t'\n"
     with LoopbackHub() as hub:
         if page == "docs/weights.md":
-            publish_what_it_names(hub)
+            program += publish_what_it_names(hub)
         if page == "docs/export.md":
             pytest.importorskip("onnxruntime")
         if page == "docs/datasets/cityscapes.md":  # which has more coarse images
@@ -219,9 +219,13 @@ def test_python_that_needs_more_than_the_zoo_runs(page: str, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
 
 
-def publish_what_it_names(hub: LoopbackHub) -> None:
-    """SegFormer in the layout of its authors, and encoders in timm's, all drawn at random."""
+def publish_what_it_names(hub: LoopbackHub) -> str:
+    """SegFormer in the layout of its authors, encoders in timm's and smp's, all drawn at random.
+
+    Returns the line that tells the zoo the commit which smp's weights have there.
+    """
     timm, transformers = (pytest.importorskip(name) for name in ("timm", "transformers"))
+    smp = pytest.importorskip("segmentation_models_pytorch")
     config = transformers.SegformerConfig(
         num_labels=19, depths=[2, 2, 2, 2], hidden_sizes=[32, 64, 160, 256], decoder_hidden_size=256
     )
@@ -231,6 +235,10 @@ def publish_what_it_names(hub: LoopbackHub) -> None:
     for name, tag in (("resnet101", "tv_in1k"), ("resnet50", "a1_in1k")):
         state = timm.create_model(name).state_dict()
         hub.add(f"timm/{name}.{tag}", {"model.safetensors": save(state)})
+    mix = smp.encoders.get_encoder("mit_b0").state_dict()
+    commit = hub.add("smp-hub/mit_b0.imagenet", {"model.safetensors": save(mix)})
+    commits = "citysegzoo.encoders.pretrained._SMP_COMMITS"
+    return f"import citysegzoo.encoders.pretrained\n{commits}['mit_b0.imagenet'] = {commit!r}\n"
 
 
 def test_every_fence_is_of_a_language_that_is_tried() -> None:

@@ -175,7 +175,7 @@ def test_encoder_weights_are_those_of_the_recipe(name, monkeypatch):
 
     def load(_, tag):
         asked.append(tag)
-        return EncoderWeights(tag, "", IMAGENET)
+        return EncoderWeights(tag, "timm", "", IMAGENET)
 
     monkeypatch.setattr(factory, "load_encoder_weights", load)
     with torch.device("meta"):

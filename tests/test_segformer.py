@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
+import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
 import transformers
 
 import citysegzoo
-from citysegzoo.encoders import create_encoder
+from citysegzoo.encoders import create_encoder, pretrained
 from citysegzoo.encoders.mit import SIZES, DropPath
-from citysegzoo.weights import load_weights
+from citysegzoo.weights import hub, load_weights
 from citysegzoo.weights.readers.segformer import (
     from_transformers_segformer,
     segformer_variant,
@@ -217,6 +218,74 @@ def test_unusable_rates(name: str) -> None:
         citysegzoo.create_model("segformer_b0", **{name: 2})
 
 
-def test_there_are_no_imagenet_weights_yet() -> None:
-    with pytest.raises(ValueError, match="no published ImageNet weights for MiTEncoder"):
-        citysegzoo.create_model("segformer_b0", encoder_weights=True)
+@torch.no_grad()
+def smp_encoder(size: str) -> torch.nn.Module:
+    """smp's Mix Transformer, with norms and biases that matter."""
+    torch.manual_seed(0)
+    encoder = smp.encoders.get_encoder(f"mit_{size}").eval()
+    for name, parameter in encoder.named_parameters():
+        if parameter.ndim == 1:
+            parameter.normal_(1.0 if "norm" in name and "weight" in name else 0.0, 0.2)
+    return encoder
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", ["b0", pytest.param("b3", marks=pytest.mark.slow)])
+def test_imagenet_weights_give_smps_features(size: str) -> None:
+    theirs = smp_encoder(size)
+    head = {"head.weight": torch.ones(1000, SIZES[size][0][-1]), "head.bias": torch.ones(1000)}
+    ours = create_encoder(f"mit_{size}").eval()
+    ours.load_published_weights({**theirs.state_dict(), **head})
+    images = torch.randn(2, 3, 64, 96)
+    for mine, expected in zip(ours(images), theirs(images)[2:], strict=True):
+        torch.testing.assert_close(mine, expected, rtol=0, atol=2e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("channels", [1, 4, 7])
+def test_imagenet_weights_for_other_channels_are_timms_way(channels: int) -> None:
+    theirs = smp_encoder("b0")
+    ours = create_encoder("mit_b0", in_channels=channels)
+    ours.load_published_weights(theirs.state_dict())
+    color = theirs.patch_embed1.proj.weight
+    adapted = ours.stages[0].embed.weight
+    if channels == 1:
+        assert torch.equal(adapted, color.sum(1, keepdim=True))
+    else:
+        assert torch.equal(adapted, color[:, [i % 3 for i in range(channels)]] * (3 / channels))
+
+
+def test_imagenet_weights_are_where_smp_has_them() -> None:
+    """Repositories and commits; smp knows them, and the zoo says its own."""
+    for size in SIZES:
+        settings = smp.encoders.encoders[f"mit_{size}"]["pretrained_settings"]["imagenet"]
+        tag = create_encoder(f"mit_{size}").pretrained_tag
+        assert settings["repo_id"] == f"smp-hub/{tag}"
+        assert settings["revision"] == pretrained._SMP_COMMITS[tag]
+
+
+def test_other_imagenet_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match="no ImageNet weights 'mit_b9.imagenet' .* but mit_b0.imag"
+    ):
+        citysegzoo.create_model("segformer_b0", encoder_weights="mit_b9.imagenet")
+    file = tmp_path / "model.safetensors"
+    monkeypatch.setattr(hub, "fetch", lambda *_, **__: file)
+    state = smp_encoder("b0").state_dict()
+    first = state["patch_embed1.proj.weight"].clone()
+    left = {name: value for name, value in state.items() if "block4" not in name}
+    for wrong in ({**state, "more.weight": first}, left, {"norm1.weight": first}):
+        safetensors.torch.save_file(wrong, file)
+        with pytest.raises(ValueError, match="are of another network than MiTEncoder .*; take 'm"):
+            citysegzoo.create_model("segformer_b0", encoder_weights=True)
+    safetensors.torch.save_file(state, file)
+    with pytest.raises(ValueError, match=r"'mit_b0.imagenet' are of .*; take 'mit_b1.imagenet'"):
+        citysegzoo.create_model("segformer_b1", encoder_weights="mit_b0.imagenet")
+    with pytest.warns(UserWarning, match="terms of their own .NVIDIA .*, not for commercial use"):
+        model = citysegzoo.create_model("segformer_b0", encoder_weights=True)
+    assert model.card["source"].startswith("ImageNet weights of the encoder: mit_b0.imagenet of sm")
+    assert model.card["licence"].endswith(
+        "not for commercial use: the terms of the encoder's weights"
+    )
+    readme = (model.save_pretrained(tmp_path / "saved") / "README.md").read_text()
+    assert 'license_name: "nvidia-source-code-license-for-segformer' in readme

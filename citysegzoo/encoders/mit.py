@@ -10,7 +10,7 @@ and a convolution sees the same memory in its channels-last format.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch.nn.functional as F
@@ -200,6 +200,8 @@ class MiTEncoder(Encoder):
 
     Where a stride does not divide the image, a feature has its size rounded up.
 
+    Its ImageNet weights are the paper's, as segmentation-models-pytorch publishes them.
+
     Args:
         size: ``"b0"`` to ``"b5"``.
         in_channels: Channels of the image.
@@ -207,6 +209,8 @@ class MiTEncoder(Encoder):
             linearly from 0 at the first block.
         dropout: Dropout after the attention and both linear layers of the Mix-FFN.
     """
+
+    publisher = "smp"
 
     def __init__(
         self,
@@ -219,6 +223,7 @@ class MiTEncoder(Encoder):
         super().__init__()
         check_probability("drop_path_rate", drop_path_rate)
         check_probability("the encoder's dropout", dropout)
+        self.pretrained_tag = f"mit_{size}.imagenet"
         self.in_channels = in_channels
         self.channels, depths = SIZES[size]
         self.strides = (4, 8, 16, 32)
@@ -244,6 +249,21 @@ class MiTEncoder(Encoder):
             x = stage(x)
             features.append(x)
         return features
+
+    def load_published_weights(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Load the weights of smp's Mix Transformer of this size, without its head.
+
+        For images of other than three channels the first convolution's are summed or repeated as
+        timm does it.
+        """
+        from timm.models import adapt_input_conv
+
+        from citysegzoo.weights.readers.smp_segformer import from_smp_mix_transformer
+
+        state = from_smp_mix_transformer(state_dict)
+        first = "stages.0.embed.weight"
+        state[first] = adapt_input_conv(self.in_channels, state[first])
+        self.load_state_dict(state)
 
 
 for _size in SIZES:

@@ -165,7 +165,7 @@ class ResNetEncoder(Encoder):
         layer4 = self.layer4(layer3)
         return [stem, layer1, layer2, layer3, layer4]
 
-    def load_timm_weights(self, state_dict: Mapping[str, Tensor]) -> None:
+    def load_published_weights(self, state_dict: Mapping[str, Tensor]) -> None:
         """Load the weights of timm's (and torchvision's) ResNet of this depth, without its head."""
         self.load_state_dict({k: v for k, v in state_dict.items() if not k.startswith("fc.")})
 

@@ -89,7 +89,7 @@ class TimmEncoder(Encoder):
             for feature, stride in zip(features, self.strides, strict=True)
         ]
 
-    def load_timm_weights(self, state_dict: Mapping[str, Tensor]) -> None:
+    def load_published_weights(self, state_dict: Mapping[str, Tensor]) -> None:
         """Load the weights of the same timm backbone, built with the same options."""
         self.backbone.load_state_dict(state_dict)
 

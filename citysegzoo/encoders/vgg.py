@@ -71,7 +71,7 @@ class VGGEncoder(PoolingEncoder):
                 x = layer(x)
         return PooledFeatures([*features, x], indices)
 
-    def load_timm_weights(self, state_dict: Mapping[str, Tensor]) -> None:
+    def load_published_weights(self, state_dict: Mapping[str, Tensor]) -> None:
         """Load the convolutions of timm's (and torchvision's) VGG of this depth.
 
         Weights of the network without batch norm fit one with it too: the convolutions are

@@ -256,6 +256,8 @@ def explained(error: Exception, at: str, file: str, *, doing: str = "fetched") -
     """What huggingface_hub raised, in one sentence that says what to do; None for other errors."""
     from huggingface_hub import errors
 
+    repository, _, revision = at.partition("@")
+    download = f"hf download {repository}{f' --revision {revision}' if revision else ''}"
     if isinstance(error, errors.GatedRepoError):
         return PermissionError(
             f"{at} is gated: accept its terms on its page of the Hub, then log in with "
@@ -263,15 +265,15 @@ def explained(error: Exception, at: str, file: str, *, doing: str = "fetched") -
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return FileNotFoundError(
-            f"the Hub has no repository {at.partition('@')[0]}, or it is private and needs a "
+            f"the Hub has no repository {repository}, or it is private and needs a "
             "token; check the name, or log in with `hf auth login` or pass token=."
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return FileNotFoundError(f"{at} does not exist: the repository has no such revision.")
     if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
         return ConnectionError(
-            f"{file} of {at} is not in the cache and the Hub cannot be reached; run `hf download "
-            f"{at.partition('@')[0]} {file}` once where there is a network."
+            f"{file} of {at} is not in the cache and the Hub cannot be reached; run "
+            f"`{download} {file}` once where there is a network."
         )
     if isinstance(error, errors.EntryNotFoundError):
         return FileNotFoundError(f"{at} has no file {file}; it holds no model of citysegzoo.")
@@ -290,7 +292,7 @@ def explained(error: Exception, at: str, file: str, *, doing: str = "fetched") -
     # The client's own errors, some an OSError and some not, by whichever library it is built on.
     if type(error).__module__.partition(".")[0] in _CLIENTS:
         reason = str(error) or type(error).__name__
-        else_ = f", or run `hf download {at.partition('@')[0]}` once where there is a network"
+        else_ = f", or run `{download}` once where there is a network"
         return ConnectionError(
             f"{file} of {at} could not be {doing}, because the Hub cannot be reached or broke off "
             f"({reason}); try again{else_ if doing == 'fetched' else ''}."

@@ -57,7 +57,6 @@ _RULES = layer_rules(
         (r"segmentation_head\.0", "classifier.conv"),
     )
 )
-# A class for the whole image, which smp offers beside the segmentation.
 
 
 def from_smp_segformer(state_dict: StateDict) -> dict[str, Tensor]:
@@ -89,6 +88,25 @@ def from_smp_segformer(state_dict: StateDict) -> dict[str, Tensor]:
         )
     weights = rename(state_dict, _RULES, source="smp's Segformer", ignored=IGNORED)
     return _split_keys_and_values(convolve_linears(weights))
+
+
+def from_smp_mix_transformer(state_dict: StateDict) -> dict[str, Tensor]:
+    """Weights of smp's encoders ``mit_b0`` to ``mit_b5`` under the names of ours.
+
+    Args:
+        state_dict: ``state_dict()`` of smp's encoder, or the ImageNet weights smp publishes for
+            it, whose head is left out.
+
+    Returns:
+        A state dict for ``create_encoder("mit_b0")`` or another size.
+
+    Raises:
+        ValueError: If a key is not one of that encoder's.
+    """
+    inside = {f"encoder.{name}": value for name, value in state_dict.items()}
+    ours = rename(inside, _RULES, source="smp's Mix Transformer", ignored=("encoder.head.",))
+    weights = _split_keys_and_values(ours)
+    return {name.removeprefix("encoder."): value for name, value in weights.items()}
 
 
 def _split_keys_and_values(weights: dict[str, Tensor]) -> dict[str, Tensor]:
