@@ -35,7 +35,7 @@ class Encoder(nn.Module):
 
     def load_published_weights(self, state_dict: Mapping[str, Tensor]) -> None:
         """Load, strictly, the weights of the publisher's network of the same layers."""
-        raise NotImplementedError
+        self.load_state_dict(state_dict)
 
 
 class PooledFeatures(NamedTuple):

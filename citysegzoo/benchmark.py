@@ -24,13 +24,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from citysegzoo.arguments import check_positive, check_size
 from citysegzoo.base import MIN_SIZE
 from citysegzoo.data import DEMO_IMAGE
 from citysegzoo.factory import create_model, model_info
 from citysegzoo.hardware import find_device
 from citysegzoo.inference import Segmenter
 from citysegzoo.inference.network import Network, Precision, find_dtype
-from citysegzoo.layers import check_positive, check_positives
 from citysegzoo.model import SegmentationModel
 from citysegzoo.peers import PEERS, Pixels, twin, usual
 from citysegzoo.registry import suggestion
@@ -129,8 +129,7 @@ class Settings:
         check_positive("rounds", self.rounds)
         if self.threads is not None:
             check_positive("threads", self.threads)
-        if len(check_positives("size", self.size)) != 2 or min(self.size) < MIN_SIZE:
-            raise ValueError(f"size is (H, W), both at least {MIN_SIZE}, not {tuple(self.size)}.")
+        check_size("size", self.size, least=MIN_SIZE)
         find_dtype(self.precision, find_device(self.device))
         for name in self.beside:
             if name not in PEERS:

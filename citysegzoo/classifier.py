@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from citysegzoo.layers import BatchNorm2d, check_positive
+from citysegzoo.arguments import check_positive
+from citysegzoo.layers import BatchNorm2d
 
 
 class Classifier(nn.Module):

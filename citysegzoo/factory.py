@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from citysegzoo.arguments import check_flag, check_positive
 from citysegzoo.blueprint import Blueprint
 from citysegzoo.classifier import Classifier
 from citysegzoo.data.labels import LabelSet, default_labels
@@ -21,7 +22,6 @@ from citysegzoo.data.preprocessing import IMAGENET, Preprocessing
 from citysegzoo.decoders import create_decoder
 from citysegzoo.encoders import create_encoder
 from citysegzoo.encoders.pretrained import load_encoder_weights
-from citysegzoo.layers import check_flag, check_positive
 from citysegzoo.model import SegmentationModel
 from citysegzoo.models import OWN_VARIANTS
 from citysegzoo.recipe import Recipe

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import PIL.Image
 from PIL.Image import Transpose
 
+from citysegzoo.arguments import check_number
 from citysegzoo.base import MIN_SIZE
-from citysegzoo.layers import check_number
 from citysegzoo.registry import natural_sorted
 
 Image = str | os.PathLike[str] | PIL.Image.Image | np.ndarray

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from citysegzoo.arguments import check_positive, check_size
 from citysegzoo.base import MIN_SIZE, Decoder, Encoder, PoolingEncoder
 from citysegzoo.blueprint import Blueprint
 from citysegzoo.data.labels import LabelSet, default_labels
 from citysegzoo.data.preprocessing import IMAGENET, Preprocessing
-from citysegzoo.layers import check_positive, check_positives, exporting, resize, tracing
+from citysegzoo.layers import exporting, resize, tracing
 from citysegzoo.registry import ENCODERS, function_of, options_of
 
 if TYPE_CHECKING:
@@ -65,11 +66,7 @@ class SegmentationModel(nn.Module):
         self.align_corners = align_corners
         self.working_size: tuple[int, ...] | None = None
         if working_size is not None:
-            self.working_size = check_positives("working_size", working_size)
-            if len(self.working_size) != 2 or min(self.working_size) < MIN_SIZE:
-                raise ValueError(
-                    f"working_size is (H, W), both at least {MIN_SIZE}, not {working_size!r}."
-                )
+            self.working_size = check_size("working_size", working_size, least=MIN_SIZE)
         self.name: str | None = None
         self.blueprint: Blueprint | None = None
         self.card: Mapping[str, Any] = {}

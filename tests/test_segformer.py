@@ -13,7 +13,7 @@ import transformers
 import citysegzoo
 from citysegzoo.encoders import create_encoder, pretrained
 from citysegzoo.encoders.mit import SIZES, DropPath
-from citysegzoo.weights import hub, load_weights
+from citysegzoo.weights import load_weights
 from citysegzoo.weights.readers.segformer import (
     from_transformers_segformer,
     segformer_variant,
@@ -229,26 +229,36 @@ def smp_encoder(size: str) -> torch.nn.Module:
     return encoder
 
 
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The file that is fetched."""
+    file = tmp_path / "model.safetensors"
+    monkeypatch.setattr(pretrained, "fetch", lambda *_, **__: file)
+    return file
+
+
 @torch.no_grad()
+@pytest.mark.filterwarnings("ignore:.*not for commercial use")
 @pytest.mark.parametrize("size", ["b0", pytest.param("b3", marks=pytest.mark.slow)])
-def test_imagenet_weights_give_smps_features(size: str) -> None:
+def test_imagenet_weights_give_smps_features(size: str, published: Path) -> None:
     theirs = smp_encoder(size)
     head = {"head.weight": torch.ones(1000, SIZES[size][0][-1]), "head.bias": torch.ones(1000)}
-    ours = create_encoder(f"mit_{size}").eval()
-    ours.load_published_weights({**theirs.state_dict(), **head})
+    safetensors.torch.save_file({**theirs.state_dict(), **head}, published)
+    model = citysegzoo.create_model(f"segformer_{size}", encoder_weights=True).eval()
     images = torch.randn(2, 3, 64, 96)
-    for mine, expected in zip(ours(images), theirs(images)[2:], strict=True):
+    for mine, expected in zip(model.encoder(images), theirs(images)[2:], strict=True):
         torch.testing.assert_close(mine, expected, rtol=0, atol=2e-5)
 
 
 @torch.no_grad()
+@pytest.mark.filterwarnings("ignore:.*not for commercial use")
 @pytest.mark.parametrize("channels", [1, 4, 7])
-def test_imagenet_weights_for_other_channels_are_timms_way(channels: int) -> None:
+def test_imagenet_weights_for_other_channels_are_timms_way(channels: int, published: Path) -> None:
     theirs = smp_encoder("b0")
-    ours = create_encoder("mit_b0", in_channels=channels)
-    ours.load_published_weights(theirs.state_dict())
+    safetensors.torch.save_file(theirs.state_dict(), published)
+    model = citysegzoo.create_model("segformer_b0", in_channels=channels, encoder_weights=True)
     color = theirs.patch_embed1.proj.weight
-    adapted = ours.stages[0].embed.weight
+    adapted = model.encoder.stages[0].embed.weight
     if channels == 1:
         assert torch.equal(adapted, color.sum(1, keepdim=True))
     else:
@@ -264,21 +274,22 @@ def test_imagenet_weights_are_where_smp_has_them() -> None:
         assert settings["revision"] == pretrained._SMP_COMMITS[tag]
 
 
-def test_other_imagenet_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_other_imagenet_weights(published: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match="no ImageNet weights 'mit_b9.imagenet' .* but mit_b0.imag"
     ):
         citysegzoo.create_model("segformer_b0", encoder_weights="mit_b9.imagenet")
-    file = tmp_path / "model.safetensors"
-    monkeypatch.setattr(hub, "fetch", lambda *_, **__: file)
     state = smp_encoder("b0").state_dict()
     first = state["patch_embed1.proj.weight"].clone()
     left = {name: value for name, value in state.items() if "block4" not in name}
-    for wrong in ({**state, "more.weight": first}, left, {"norm1.weight": first}):
-        safetensors.torch.save_file(wrong, file)
+    safetensors.torch.save_file({**state, "more.weight": first}, published)
+    with pytest.raises(ValueError, match="'encoder.more.weight' is no weight of smp's Mix Tran"):
+        citysegzoo.create_model("segformer_b0", encoder_weights=True)
+    for wrong in (left, {"norm1.weight": first}):
+        safetensors.torch.save_file(wrong, published)
         with pytest.raises(ValueError, match="are of another network than MiTEncoder .*; take 'm"):
             citysegzoo.create_model("segformer_b0", encoder_weights=True)
-    safetensors.torch.save_file(state, file)
+    safetensors.torch.save_file(state, published)
     with pytest.raises(ValueError, match=r"'mit_b0.imagenet' are of .*; take 'mit_b1.imagenet'"):
         citysegzoo.create_model("segformer_b1", encoder_weights="mit_b0.imagenet")
     with pytest.warns(UserWarning, match="terms of their own .NVIDIA .*, not for commercial use"):

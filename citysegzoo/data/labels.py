@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from citysegzoo.layers import check_ignore_index, check_positive
+from citysegzoo.arguments import check_choice, check_ignore_index, check_positive
+from citysegzoo.registry import suggestion
 
 Color = tuple[int, int, int]
 Palette = Literal["standard", "safe"]
@@ -83,8 +84,7 @@ class LabelSet:
         Raises:
             ValueError: If there is no such palette, or none for these classes.
         """
-        if palette not in ("standard", "safe"):
-            raise ValueError(f"the palette is 'standard' or 'safe', not {palette!r}.")
+        check_choice("the palette", palette, ("standard", "safe"))
         named = LABEL_SETS.get(self.name)
         if named is None or named.classes != self.classes:
             if palette == "standard":
@@ -366,8 +366,6 @@ def find_label_set(labels: LabelSet | str) -> LabelSet:
     if not isinstance(labels, str):
         raise TypeError(f"labels are a LabelSet or the name of one, not {labels!r}.")
     if labels not in LABEL_SETS:
-        from citysegzoo.registry import suggestion
-
         raise ValueError(
             f"there is no label set {labels!r}{suggestion(labels, LABEL_SETS)}; there are "
             f"{', '.join(LABEL_SETS)}."

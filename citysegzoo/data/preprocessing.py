@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from citysegzoo.arguments import check_choice
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -35,8 +37,7 @@ class Preprocessing:
             )
         if any(s <= 0 for s in self.std):
             raise ValueError(f"std of a Preprocessing must be positive, not {self.std}.")
-        if self.channel_order not in ("RGB", "BGR"):
-            raise ValueError(f"channel_order is 'RGB' or 'BGR', not {self.channel_order!r}.")
+        check_choice("channel_order", self.channel_order, ("RGB", "BGR"))
 
     def __call__(self, images: Tensor) -> Tensor:
         """Preprocess images.

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from citysegzoo.arguments import check_positive
 from citysegzoo.base import Decoder
-from citysegzoo.layers import ConvNormAct, check_positive, initialise, resize
+from citysegzoo.layers import ConvNormAct, initialise, resize
 from citysegzoo.registry import register_decoder
 
 

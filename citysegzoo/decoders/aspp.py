@@ -11,14 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from citysegzoo.arguments import check_positive, check_positives, check_probability
 from citysegzoo.base import Decoder
-from citysegzoo.layers import (
-    ConvNormAct,
-    check_positive,
-    check_positives,
-    check_probability,
-    resize,
-)
+from citysegzoo.layers import ConvNormAct, resize
 from citysegzoo.registry import register_decoder
 
 

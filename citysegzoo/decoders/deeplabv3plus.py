@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from citysegzoo.arguments import check_positive
 from citysegzoo.base import Decoder
 from citysegzoo.decoders.aspp import ASPPDecoder
-from citysegzoo.layers import ConvNormAct, check_positive, resize
+from citysegzoo.layers import ConvNormAct, resize
 from citysegzoo.registry import register_decoder
 
 

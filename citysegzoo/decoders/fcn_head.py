@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from citysegzoo.arguments import check_positive, check_probability
 from citysegzoo.base import Decoder
-from citysegzoo.layers import ConvNormAct, check_positive, check_probability
+from citysegzoo.layers import ConvNormAct
 from citysegzoo.registry import register_decoder
 
 

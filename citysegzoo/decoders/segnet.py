@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from citysegzoo.arguments import check_positives
 from citysegzoo.base import Decoder, PooledFeatures
-from citysegzoo.layers import Activation, ConvNormAct, check_positives, exporting
+from citysegzoo.layers import Activation, ConvNormAct, exporting
 from citysegzoo.registry import register_decoder
 
 

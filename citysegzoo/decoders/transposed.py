@@ -7,8 +7,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from citysegzoo.arguments import check_positives
 from citysegzoo.base import Decoder
-from citysegzoo.layers import Activation, BatchNorm2d, check_positives, fit, make_activation
+from citysegzoo.layers import Activation, BatchNorm2d, fit, make_activation
 from citysegzoo.registry import register_decoder
 
 

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from citysegzoo.arguments import check_choice, check_positive, check_positives
 from citysegzoo.base import Decoder
-from citysegzoo.layers import ConvNormAct, check_positive, check_positives, fit, resize
+from citysegzoo.layers import ConvNormAct, fit, resize
 from citysegzoo.registry import register_decoder
 
 Up = Literal["transposed", "bilinear", "nearest"]
@@ -58,8 +59,7 @@ class UpBlock(nn.Module):
         bias: bool,
     ) -> None:
         super().__init__()
-        if up not in get_args(Up):
-            raise ValueError(f"up is 'transposed', 'bilinear' or 'nearest', not {up!r}.")
+        check_choice("up", up, get_args(Up))
         self.up: nn.Module
         if up == "transposed":
             self.up = nn.ConvTranspose2d(in_channels, up_channels, factor, stride=factor)
@@ -148,8 +148,7 @@ class UNetDecoder(Decoder):
                 "the unet decoder needs an encoder with at least two features to skip."
             )
         check_positive("bottom_convs", bottom_convs, least=0)
-        if up_width not in ("narrow", "keep"):
-            raise ValueError(f"up_width is 'narrow' or 'keep', not {up_width!r}.")
+        check_choice("up_width", up_width, ("narrow", "keep"))
         if up != "bilinear" and (align_corners or up_kernel_size != 3):
             raise ValueError(
                 f"align_corners and up_kernel_size are of up='bilinear', and up is {up!r}; leave "

@@ -7,9 +7,10 @@ from typing import Literal
 
 from torch import nn
 
+from citysegzoo.arguments import check_choice, check_positive
 from citysegzoo.decoders.aspp import ASPP
 from citysegzoo.decoders.unet import UNetDecoder
-from citysegzoo.layers import ConvNormAct, check_positive
+from citysegzoo.layers import ConvNormAct
 from citysegzoo.registry import register_decoder
 
 
@@ -47,8 +48,7 @@ class UNetASPPDecoder(UNetDecoder):
         bias: bool = False,
         bare_first_branch: bool = False,
     ) -> None:
-        if up not in ("transposed", "bilinear"):
-            raise ValueError(f"up of unet_aspp is 'transposed' or 'bilinear', not {up!r}.")
+        check_choice("up of unet_aspp", up, ("transposed", "bilinear"))
         resized = align_corners and up == "bilinear"
         super().__init__(channels, strides, widths=widths, up=up, align_corners=resized)
         check_positive("final_width", final_width)

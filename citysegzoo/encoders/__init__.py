@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from citysegzoo.arguments import check_positive
 from citysegzoo.base import Encoder, PooledFeatures
-from citysegzoo.encoders import mit, plain, resnet, swin, vgg
 from citysegzoo.encoders.mit import MiTEncoder
 from citysegzoo.encoders.plain import PooledConvEncoder, StridedConvEncoder
 from citysegzoo.encoders.resnet import ResNetEncoder
 from citysegzoo.encoders.swin import SwinEncoder
 from citysegzoo.encoders.timm import TimmEncoder
 from citysegzoo.encoders.vgg import VGGEncoder
-from citysegzoo.layers import check_positive
 from citysegzoo.registry import ENCODERS, check_name, check_options, register_encoder
 
 __all__ = [
@@ -31,12 +30,7 @@ __all__ = [
     "VGGEncoder",
     "create_encoder",
     "list_encoders",
-    "mit",
-    "plain",
     "register_encoder",
-    "resnet",
-    "swin",
-    "vgg",
 ]
 
 

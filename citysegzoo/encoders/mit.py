@@ -10,14 +10,14 @@ and a convolution sees the same memory in its channels-last format.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from citysegzoo.arguments import check_probability
 from citysegzoo.base import Encoder
-from citysegzoo.layers import check_probability
 from citysegzoo.registry import register_encoder
 
 # Widths and numbers of blocks of the four stages.
@@ -29,6 +29,10 @@ SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "b4": ((64, 128, 320, 512), (3, 8, 27, 3)),
     "b5": ((64, 128, 320, 512), (3, 6, 40, 3)),
 }
+LICENCE = (
+    "NVIDIA Source Code License for SegFormer, for research and evaluation, not for commercial use"
+)
+"""Of the weights that the authors publish, ImageNet's and Cityscapes'."""
 _HEADS = (1, 2, 5, 8)
 _REDUCTIONS = (8, 4, 2, 1)
 
@@ -249,21 +253,6 @@ class MiTEncoder(Encoder):
             x = stage(x)
             features.append(x)
         return features
-
-    def load_published_weights(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Load the weights of smp's Mix Transformer of this size, without its head.
-
-        For images of other than three channels the first convolution's are summed or repeated as
-        timm does it.
-        """
-        from timm.models import adapt_input_conv
-
-        from citysegzoo.weights.readers.smp_segformer import from_smp_mix_transformer
-
-        state = from_smp_mix_transformer(state_dict)
-        first = "stages.0.embed.weight"
-        state[first] = adapt_input_conv(self.in_channels, state[first])
-        self.load_state_dict(state)
 
 
 for _size in SIZES:

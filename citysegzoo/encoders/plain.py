@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from citysegzoo.arguments import check_positive, check_positives
 from citysegzoo.base import Encoder, PooledFeatures, PoolingEncoder
-from citysegzoo.layers import Activation, ConvNormAct, check_positive, check_positives
+from citysegzoo.layers import Activation, ConvNormAct
 from citysegzoo.registry import register_encoder
 
 

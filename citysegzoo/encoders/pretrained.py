@@ -5,12 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from citysegzoo.base import Encoder
 from citysegzoo.data.preprocessing import IMAGENET, Preprocessing
+from citysegzoo.encoders.mit import LICENCE
+from citysegzoo.encoders.timm import check_timm_name, create_timm_model
+from citysegzoo.weights.hub import ask_once, explained, fetch, room_for
+from citysegzoo.weights.readers import read_state_dict
+from citysegzoo.weights.readers.smp_segformer import from_smp_mix_transformer
 
 # Licences that let anybody use weights for anything; most of timm's have one of these.
 _FREE = ("", "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc0-1.0")
@@ -24,9 +28,6 @@ _SMP_COMMITS = {
     "mit_b4.imagenet": "3a3454e900a4b4f11dd60eeb59101a9a1a36b017",
     "mit_b5.imagenet": "ced04d96c586b6297fd59a7a1e244fc78fdb6531",
 }
-_SMP_LICENCE = (
-    "NVIDIA Source Code License for SegFormer, for research and evaluation, not for commercial use"
-)
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,11 @@ def load_encoder_weights(encoder: Encoder, tag: str | None = None) -> EncoderWei
             "here; leave encoder_weights out."
         )
     tag = tag or encoder.pretrained_tag
-    fetch = {"timm": _fetch_from_timm, "smp": _fetch_from_smp}[encoder.publisher]
-    weights, state_dict = fetch(tag, encoder.timm_options)
+    published = {"timm": _fetch_from_timm, "smp": _fetch_from_smp}[encoder.publisher]
+    weights, state_dict = published(tag, encoder)
     try:
         encoder.load_published_weights(state_dict)
-    except (RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError) as error:
         raise ValueError(
             f"the weights {tag!r} are of another network than {type(encoder).__name__} with these "
             f"options; take {encoder.pretrained_tag!r}."
@@ -106,19 +107,14 @@ def load_encoder_weights(encoder: Encoder, tag: str | None = None) -> EncoderWei
     return weights
 
 
-def _fetch_from_timm(
-    tag: str, options: Mapping[str, Any]
-) -> tuple[EncoderWeights, Mapping[str, Tensor]]:
-    """What timm publishes under a name, of the network with these options."""
-    from citysegzoo.encoders.timm import check_timm_name, create_timm_model
-    from citysegzoo.weights.hub import explained, room_for
-
+def _fetch_from_timm(tag: str, encoder: Encoder) -> tuple[EncoderWeights, Mapping[str, Tensor]]:
+    """What timm publishes under a name, under timm's names."""
     check_timm_name(tag)
     repository, file = _published_at(tag)
     with room_for(repository, file):
         try:
             _check_reachable(repository, file)
-            published = create_timm_model(tag, {**options, "pretrained": True})
+            published = create_timm_model(tag, {**encoder.timm_options, "pretrained": True})
         except Exception as error:
             known = explained(error, repository, file)
             if known is None:
@@ -132,10 +128,13 @@ def _fetch_from_timm(
     return EncoderWeights(tag, "timm", licence, preprocessing), published.state_dict()
 
 
-def _fetch_from_smp(tag: str, _: Mapping[str, Any]) -> tuple[EncoderWeights, Mapping[str, Tensor]]:
-    """What smp publishes of a Mix Transformer."""
-    from citysegzoo.weights.hub import fetch
-    from citysegzoo.weights.readers import read_state_dict
+def _fetch_from_smp(tag: str, encoder: Encoder) -> tuple[EncoderWeights, Mapping[str, Tensor]]:
+    """What smp publishes of a Mix Transformer, under our names.
+
+    For images of other than three channels the first convolution's weights are summed or repeated,
+    as timm does it.
+    """
+    from timm.models import adapt_input_conv  # which takes a second
 
     commit = _SMP_COMMITS.get(tag)
     if commit is None:
@@ -148,7 +147,11 @@ def _fetch_from_smp(tag: str, _: Mapping[str, Any]) -> tuple[EncoderWeights, Map
         path = fetch(repository, file, revision=commit)
     except ConnectionError as error:
         raise _out_of_reach(tag, f"{repository} {file} --revision {commit}") from error
-    return EncoderWeights(tag, "smp", _SMP_LICENCE, IMAGENET), read_state_dict(path)
+    state = from_smp_mix_transformer(read_state_dict(path))
+    first = state.pop("stages.0.embed.weight", None)
+    if first is not None:
+        state["stages.0.embed.weight"] = adapt_input_conv(encoder.in_channels, first)
+    return EncoderWeights(tag, "smp", LICENCE, IMAGENET), state
 
 
 def _out_of_reach(tag: str, file: str) -> ConnectionError:
@@ -174,8 +177,6 @@ def _published_at(tag: str) -> tuple[str, str]:
 def _check_reachable(repository: str, file: str) -> None:
     """Raise at once where nothing is cached and there is no Hub to fetch it from."""
     from huggingface_hub import try_to_load_from_cache
-
-    from citysegzoo.weights.hub import ask_once
 
     if "/" not in repository:
         return  # timm has these weights from elsewhere

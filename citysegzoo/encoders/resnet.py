@@ -14,8 +14,9 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from citysegzoo.arguments import check_positive, check_probability
 from citysegzoo.base import Encoder
-from citysegzoo.layers import BatchNorm2d, KaimingConv2d, check_positive, check_probability
+from citysegzoo.layers import BatchNorm2d, KaimingConv2d
 from citysegzoo.registry import register_encoder
 
 _BLOCKS = {

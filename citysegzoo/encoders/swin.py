@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from functools import partial
 
+from citysegzoo.arguments import check_probability
 from citysegzoo.encoders.timm import TimmEncoder
-from citysegzoo.layers import check_probability
 from citysegzoo.registry import register_encoder
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from citysegzoo.arguments import check_flag
 from citysegzoo.export.plan import Input, Output, Plan, quiet, write
-from citysegzoo.layers import check_flag
 from citysegzoo.model import SegmentationModel
 
 _OPSET = 17  # old enough for most runtimes, new enough for layer norm

@@ -16,8 +16,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from citysegzoo.arguments import check_size
 from citysegzoo.files import replacing
-from citysegzoo.layers import check_positives
 from citysegzoo.model import SegmentationModel, require_weights
 
 Input = Literal["pixels", "images"]
@@ -83,9 +83,7 @@ class Plan:
             )
         self.input, self.output = input_, output
         self.min_size = model.min_size
-        self.size = None if size is None else check_positives("size", size)
-        if self.size is not None and (len(self.size) != 2 or min(self.size) < self.min_size):
-            raise ValueError(f"size is (H, W), both at least {self.min_size}, not {size!r}.")
+        self.size = None if size is None else check_size("size", size, least=self.min_size)
         copied = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
         self.name = model.name or "the model"
         self.graph = _Graph(copied, pixels=input_ == "pixels", labels=output == "labels").eval()

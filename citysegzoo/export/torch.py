@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from citysegzoo.arguments import check_flag
 from citysegzoo.export.plan import Input, Output, Plan, quiet, write
-from citysegzoo.layers import check_flag
 from citysegzoo.model import SegmentationModel
 
 METADATA = "citysegzoo.json"

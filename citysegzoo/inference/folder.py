@@ -10,8 +10,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from citysegzoo.images import find_images
 from citysegzoo.inference.segmentation import Segmentation, check_outputs
 from citysegzoo.inference.stream import FAILURES, Failure, warn, without_frames
@@ -33,6 +31,8 @@ def segment_folder(
     on_error: Callable[[Failure], object] | None,
 ) -> list[Failure]:
     """Segment photographs and write the results in a thread; see :meth:`Segmenter.folder`."""
+    from tqdm import tqdm
+
     files, output = find_images(photos), Path(output)
     check_outputs(files, output)
     by_name = {file.stem: file for file in files}

@@ -6,18 +6,15 @@ import copy
 import operator
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from citysegzoo.hardware import computes_bf16, find_device
 from citysegzoo.inference.folding import fold_batch_norm
-from citysegzoo.model import require_weights
+from citysegzoo.model import SegmentationModel, require_weights
 from citysegzoo.weights.checkpoint import MappedFiles
-
-if TYPE_CHECKING:
-    from citysegzoo.model import SegmentationModel
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 

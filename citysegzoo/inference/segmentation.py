@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +22,7 @@ from citysegzoo.files import write_image
 from citysegzoo.images import Image, read_image
 from citysegzoo.inference.label_map import upsampled_labels
 from citysegzoo.lead import leading_classes
-from citysegzoo.model import require_labels_that_fit, require_weights
-
-if TYPE_CHECKING:
-    from citysegzoo.model import SegmentationModel
+from citysegzoo.model import SegmentationModel, require_labels_that_fit, require_weights
 
 _LONGEST_JPEG = 65_500
 """Pixels of a side, of libjpeg."""

@@ -15,13 +15,14 @@ import PIL.Image
 import torch
 from torch import Tensor
 
+from citysegzoo.arguments import check_flag, check_number, check_positive, check_positives
 from citysegzoo.base import MIN_SIZE
 from citysegzoo.images import Image, read_image
+from citysegzoo.inference.folder import segment_folder
 from citysegzoo.inference.network import Network, Precision
 from citysegzoo.inference.segmentation import Segmentation, file_of, label_maps
 from citysegzoo.inference.stream import Failure, Pixels, Source, computed, warn
 from citysegzoo.inference.tiles import Maps, Tiling, blended_rows, tiling
-from citysegzoo.layers import check_flag, check_number, check_positive, check_positives
 from citysegzoo.lead import leading_classes
 from citysegzoo.model import SegmentationModel, require_labels_that_fit, resize_smoothly
 
@@ -226,8 +227,6 @@ class Segmenter:
             ValueError: If two photographs would be written as one file, or one be overwritten.
             OSError: If the folder cannot be made.
         """
-        from citysegzoo.inference.folder import segment_folder
-
         return segment_folder(
             self,
             photos,

@@ -34,18 +34,6 @@ from citysegzoo.losses.statistics import SoftmaxStatistics, softmax_statistics
 from citysegzoo.losses.tversky import TverskyLoss, tversky_loss
 from citysegzoo.registry import LOSSES, register_loss
 
-for _name, _loss in {
-    "cross_entropy": CrossEntropyLoss,
-    "dice": DiceLoss,
-    "focal": FocalLoss,
-    "generalized_dice": GeneralizedDiceLoss,
-    "iou": IoULoss,
-    "lovasz_softmax": LovaszSoftmaxLoss,
-    "ohem_cross_entropy": OhemCrossEntropyLoss,
-    "tversky": TverskyLoss,
-}.items():
-    register_loss(_name)(_loss)
-
 
 def create_loss(name: str, **options: Any) -> nn.Module:
     """Create a loss by name, such as ``create_loss("dice", smooth=1.0)``.

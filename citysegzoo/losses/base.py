@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from citysegzoo.layers import check_class_weights, check_flag, check_ignore_index
+from citysegzoo.arguments import check_choice, check_flag, check_ignore_index
+from citysegzoo.layers import check_class_weights
 from citysegzoo.losses.statistics import SoftmaxStatistics, softmax_statistics, sum_dtype
 
 Reduction = Literal["mean", "sum", "none"]
 Average = Literal["macro", "micro"]
-Choice = TypeVar("Choice", bound=str)
 
 
 class SegmentationLoss(nn.Module):
@@ -87,26 +87,22 @@ class SegmentationLoss(nn.Module):
         return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
-def reduce_pixels(
-    losses: Tensor,
-    statistics: SoftmaxStatistics,
-    *,
-    class_weights: Tensor | None,
-    reduction: Reduction,
-) -> Tensor:
-    """Reduce a ``(N, H, W)`` loss of each pixel, 0 where ignored.
+def pixel_weights(
+    target: Tensor, valid: Tensor | None, class_weights: Tensor | None
+) -> Tensor | None:
+    """What each pixel ``(N, H, W)`` counts: its class's weight, 0 where ignored; None if 1 each."""
+    if class_weights is None:
+        return valid
+    weights = class_weights[target]
+    return weights if valid is None else weights.where(valid, 0)
 
-    The mean divides by the sum of the weights of the pixels that count, as
-    :func:`torch.nn.functional.cross_entropy` does.
+
+def reduce_weighted(losses: Tensor, weights: Tensor | None, reduction: Reduction) -> Tensor:
+    """Reduce losses ``(N, H, W)`` that are weighted already, 0 where ignored.
+
+    The mean divides by the sum of the weights, as :func:`torch.nn.functional.cross_entropy` does.
     """
     check_choice("reduction", reduction, ("mean", "sum", "none"))
-    weights = statistics.valid
-    if class_weights is not None:
-        by_class = fitting_weights(class_weights, statistics.num_classes, losses)
-        weights = by_class[statistics.target]
-        if statistics.valid is not None:
-            weights = weights.where(statistics.valid, 0)
-        losses = losses * weights
     if reduction == "none":
         return losses
     sums = sum_dtype(losses)
@@ -115,6 +111,22 @@ def reduce_pixels(
         count = total.new_tensor(losses.numel()) if weights is None else weights.sum(dtype=sums)
         total = total / count.where(count > 0, 1)
     return total.to(losses.dtype)
+
+
+def reduce_pixels(
+    losses: Tensor,
+    statistics: SoftmaxStatistics,
+    *,
+    class_weights: Tensor | None,
+    reduction: Reduction,
+) -> Tensor:
+    """Weigh and reduce a ``(N, H, W)`` loss of each pixel, 0 where ignored."""
+    if class_weights is not None:
+        class_weights = fitting_weights(class_weights, statistics.num_classes, losses)
+    weights = pixel_weights(statistics.target, statistics.valid, class_weights)
+    if class_weights is not None and weights is not None:
+        losses = losses * weights
+    return reduce_weighted(losses, weights, reduction)
 
 
 def reduce_classes(
@@ -152,11 +164,3 @@ def fitting_weights(weights: Tensor, classes: int, like: Tensor) -> Tensor:
     if not torch.compiler.is_compiling() and weights.device.type == "cpu":
         check_class_weights(weights)
     return weights.to(like.dtype)
-
-
-def check_choice(name: str, value: Choice, choices: tuple[str, ...]) -> Choice:
-    """``value`` if it is one of ``choices``."""
-    if value not in choices:
-        listed = ", ".join(map(repr, choices[:-1]))
-        raise ValueError(f"{name} is {listed} or {choices[-1]!r}, not {value!r}.")
-    return value

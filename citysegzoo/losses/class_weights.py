@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from citysegzoo.layers import check_number
+from citysegzoo.arguments import check_number
 
 Counts = Tensor | npt.NDArray[Any] | Sequence[float]
 """Pixels of each class: C numbers, none negative."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from citysegzoo.layers import check_number
+from citysegzoo.arguments import check_number
 from citysegzoo.losses.base import SegmentationLoss
 from citysegzoo.losses.cross_entropy import CrossEntropyLoss
 from citysegzoo.losses.statistics import SoftmaxStatistics, softmax_statistics

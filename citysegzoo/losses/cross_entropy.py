@@ -7,15 +7,22 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from citysegzoo.layers import check_number
-from citysegzoo.losses.base import Reduction, SegmentationLoss, fitting_weights, reduce_pixels
+from citysegzoo.arguments import check_number
+from citysegzoo.losses.base import (
+    Reduction,
+    SegmentationLoss,
+    fitting_weights,
+    pixel_weights,
+    reduce_pixels,
+    reduce_weighted,
+)
 from citysegzoo.losses.statistics import (
     SoftmaxStatistics,
     check_logits,
     check_target,
     compute_dtype,
-    sum_dtype,
 )
+from citysegzoo.registry import register_loss
 
 
 def cross_entropy_loss(
@@ -36,6 +43,7 @@ def cross_entropy_loss(
     return reduce_pixels(losses, statistics, class_weights=class_weights, reduction=reduction)
 
 
+@register_loss("cross_entropy")
 class CrossEntropyLoss(SegmentationLoss):
     """Cross entropy: see :func:`cross_entropy_loss`.
 
@@ -87,16 +95,7 @@ class CrossEntropyLoss(SegmentationLoss):
         )
         if valid is not None:
             losses = losses.where(valid, 0)
-        if self.reduction == "none":
-            return losses
-        total = losses.sum(dtype=sum_dtype(logits))
-        if self.reduction == "mean":
-            counts = losses.new_ones(()) if weights is None else weights[labels]
-            counts = counts.expand_as(losses)
-            counts = counts if valid is None else counts.where(valid, 0)
-            count = counts.sum(dtype=total.dtype)
-            total = total / count.where(count > 0, 1)
-        return total.to(losses.dtype)
+        return reduce_weighted(losses, pixel_weights(labels, valid, weights), self.reduction)
 
     def from_statistics(self, statistics: SoftmaxStatistics) -> Tensor:
         if self.label_smoothing:

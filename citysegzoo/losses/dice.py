@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from citysegzoo.layers import check_flag, check_number
-from citysegzoo.losses.base import Average, Reduction, SegmentationLoss, check_choice
+from citysegzoo.arguments import check_choice, check_flag, check_number
+from citysegzoo.losses.base import Average, Reduction, SegmentationLoss
 from citysegzoo.losses.overlap import overlap_loss
 from citysegzoo.losses.statistics import SoftmaxStatistics
+from citysegzoo.registry import register_loss
 
 
 def dice_loss(
@@ -52,6 +53,7 @@ def dice_loss(
     )
 
 
+@register_loss("dice")
 class DiceLoss(SegmentationLoss):
     """Soft Dice: see :func:`dice_loss`.
 

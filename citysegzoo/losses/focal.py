@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from citysegzoo.layers import check_number
+from citysegzoo.arguments import check_number
 from citysegzoo.losses.base import Reduction, SegmentationLoss, reduce_pixels
 from citysegzoo.losses.statistics import SoftmaxStatistics
+from citysegzoo.registry import register_loss
 
 
 def focal_loss(
@@ -45,6 +46,7 @@ def focal_loss(
     return reduce_pixels(losses, statistics, class_weights=class_weights, reduction=reduction)
 
 
+@register_loss("focal")
 class FocalLoss(SegmentationLoss):
     """Focal loss: see :func:`focal_loss`.
 

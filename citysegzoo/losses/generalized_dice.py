@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from citysegzoo.layers import check_flag, check_number
-from citysegzoo.losses.base import Reduction, SegmentationLoss, check_choice, fitting_weights
+from citysegzoo.arguments import check_choice, check_flag, check_number
+from citysegzoo.losses.base import Reduction, SegmentationLoss, fitting_weights
 from citysegzoo.losses.statistics import SoftmaxStatistics
+from citysegzoo.registry import register_loss
 
 
 def generalized_dice_loss(
@@ -52,6 +53,7 @@ def generalized_dice_loss(
     return loss.to(statistics.log_probability.dtype)
 
 
+@register_loss("generalized_dice")
 class GeneralizedDiceLoss(SegmentationLoss):
     """Generalised Dice: see :func:`generalized_dice_loss`.
 

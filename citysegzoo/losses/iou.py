@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from citysegzoo.layers import check_flag, check_number
-from citysegzoo.losses.base import Average, Reduction, SegmentationLoss, check_choice
+from citysegzoo.arguments import check_choice, check_flag, check_number
+from citysegzoo.losses.base import Average, Reduction, SegmentationLoss
 from citysegzoo.losses.overlap import overlap_loss
 from citysegzoo.losses.statistics import SoftmaxStatistics
+from citysegzoo.registry import register_loss
 
 
 def iou_loss(
@@ -51,6 +52,7 @@ def iou_loss(
     )
 
 
+@register_loss("iou")
 class IoULoss(SegmentationLoss):
     """Soft IoU: see :func:`iou_loss`.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from citysegzoo.layers import check_flag
+from citysegzoo.arguments import check_flag
 from citysegzoo.losses.base import Reduction, SegmentationLoss, reduce_classes
 from citysegzoo.losses.sorting import sort_errors
 from citysegzoo.losses.statistics import (
@@ -19,6 +19,7 @@ from citysegzoo.losses.statistics import (
     pieces,
     sum_dtype,
 )
+from citysegzoo.registry import register_loss
 
 
 def lovasz_softmax_loss(
@@ -161,6 +162,7 @@ class _Lovasz(torch.autograd.Function):
         return result, None, None
 
 
+@register_loss("lovasz_softmax")
 class LovaszSoftmaxLoss(SegmentationLoss):
     """Lovasz-softmax: see :func:`lovasz_softmax_loss`.
 

@@ -8,10 +8,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from citysegzoo.layers import check_number, check_positive
+from citysegzoo.arguments import check_number, check_positive
 from citysegzoo.losses.base import Reduction, SegmentationLoss, reduce_pixels
 from citysegzoo.losses.sorting import sort_descending
 from citysegzoo.losses.statistics import SoftmaxStatistics, sum_dtype
+from citysegzoo.registry import register_loss
 
 
 def ohem_cross_entropy_loss(
@@ -70,6 +71,7 @@ def ohem_cross_entropy_loss(
     )
 
 
+@register_loss("ohem_cross_entropy")
 class OhemCrossEntropyLoss(SegmentationLoss):
     """Cross entropy of the hardest pixels: see :func:`ohem_cross_entropy_loss`.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from citysegzoo.layers import check_number
-from citysegzoo.losses.base import Average, Reduction, check_choice, fitting_weights, reduce_classes
+from citysegzoo.arguments import check_choice, check_number
+from citysegzoo.losses.base import Average, Reduction, fitting_weights, reduce_classes
 from citysegzoo.losses.statistics import SoftmaxStatistics
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from citysegzoo.arguments import check_ignore_index, check_positive
 from citysegzoo.images import read_ids
-from citysegzoo.layers import check_ignore_index, check_positive
 
 _LONGEST_RANGE = 1 << 16  # of label values that are counted by position, not by sorting
 

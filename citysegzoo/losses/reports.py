@@ -79,16 +79,6 @@ def fixman2024_iou(*, ignore_index: int | None = None) -> IoULoss:
     return IoULoss(ignore_index=ignore_index, per_image=True, include_absent=True)
 
 
-@register_loss("fixman2024_dice")
-def fixman2024_dice() -> Fixman2024DiceLoss:
-    """The Dice loss as coded, which compares probabilities with the wrong pixels' labels.
-
-    See :class:`Fixman2024DiceLoss`. The text describes it as weighing rare classes, which is
-    :class:`~citysegzoo.losses.GeneralizedDiceLoss`.
-    """
-    return Fixman2024DiceLoss()
-
-
 @register_loss("mei2019_cross_entropy")
 def mei2019_cross_entropy(*, ignore_index: int | None = 255) -> CrossEntropyLoss:
     """Cross entropy over 19 classes, void ignored."""
@@ -130,12 +120,7 @@ def xiang2020_dice(*, ignore_index: int | None = 255) -> DiceLoss:
     )
 
 
-@register_loss("stevens2020_dice")
-def stevens2020_dice() -> Stevens2020DiceLoss:
-    """The Dice loss that lies unused in the repository: see :class:`Stevens2020DiceLoss`."""
-    return Stevens2020DiceLoss()
-
-
+@register_loss("fixman2024_dice")
 class Fixman2024DiceLoss(SegmentationLoss):
     """fixman2024's Dice loss as coded: about 1 - 1/C for any prediction.
 
@@ -159,6 +144,7 @@ class Fixman2024DiceLoss(SegmentationLoss):
         return loss.to(p.dtype)
 
 
+@register_loss("stevens2020_dice")
 class Stevens2020DiceLoss(SegmentationLoss):
     """The unused Dice loss of stevens2020's repository, which "does not work, loss=nan".
 

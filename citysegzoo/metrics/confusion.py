@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from citysegzoo.arguments import check_choice, check_ignore_index, check_positive
 from citysegzoo.data.labels import LabelSet, find_label_set, numbered_labels
 from citysegzoo.files import replacing
-from citysegzoo.layers import check_ignore_index, check_positive
 from citysegzoo.lead import leading_classes
 from citysegzoo.metrics.counting import count_pairs
 from citysegzoo.metrics.scores import Absent, SegmentationScores
@@ -153,8 +153,7 @@ class ConfusionMatrix:
                 f"the label set {labels.name!r} has {len(labels)} classes and the matrix "
                 f"{self.num_classes}."
             )
-        if absent not in ("skip", "zero"):
-            raise ValueError(f"absent is 'skip' or 'zero', not {absent!r}.")
+        check_choice("absent", absent, ("skip", "zero"))
         return SegmentationScores(
             matrix=self.matrix.numpy(),
             classes=labels.classes,

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import warnings
 from bisect import bisect_left
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from citysegzoo.ahead import read_ahead
+from citysegzoo.arguments import check_positive
 from citysegzoo.data.cityscapes import LABELS as CITYSCAPES_LABELS
 from citysegzoo.data.labels import (
     CITYSCAPES_19,
@@ -27,12 +26,9 @@ from citysegzoo.data.labels import (
 from citysegzoo.files import files_below
 from citysegzoo.hardware import available_cores
 from citysegzoo.images import LABEL_SUFFIXES, read_ids
-from citysegzoo.layers import check_positive
 from citysegzoo.metrics.cityscapes import CityscapesEvaluator, CityscapesScores
 from citysegzoo.metrics.confusion import ConfusionMatrix
-
-if TYPE_CHECKING:
-    from citysegzoo.metrics.scores import SegmentationScores
+from citysegzoo.metrics.scores import SegmentationScores
 
 _ENDINGS = {
     CITYSCAPES_34.name: "_gtFine_labelIds.png",
@@ -257,18 +253,19 @@ def _evaluated(
     # Frames are counted one by one and added in their order: which thread took which then
     # makes no difference to sums of floats.
     total = _counter(labels, with_instances)
+    jobs = read_ahead(
+        pairing.pairs,
+        lambda pair: _count(pair, labels, with_instances),
+        ahead=2 * workers,
+        workers=workers,
+    )
     with (
-        ThreadPoolExecutor(workers) as pool,
+        closing(jobs) as counting,
         tqdm(total=len(pairing.pairs), unit="frame", disable=None if progress else True) as bar,
     ):
-        jobs = (pool.submit(_count, pair, labels, with_instances) for pair in pairing.pairs)
-        try:
-            for counted in _in_order(jobs, ahead=2 * workers):
-                total.merge(counted)
-                bar.update()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        for _, counted in counting:
+            total.merge(counted.result())
+            bar.update()
     return total.scores() if isinstance(total, CityscapesEvaluator) else total.scores(labels=labels)
 
 
@@ -285,14 +282,6 @@ def warn_of_train_ids(scores: CityscapesScores | SegmentationScores) -> None:
             "ids; of train ids give labels='cityscapes19' (--labels cityscapes19).",
             stacklevel=3,
         )
-
-
-def _in_order(jobs: Iterator[Future[Any]], ahead: int) -> Iterator[Any]:
-    """Results in the order of their jobs, of which only so many are begun ahead."""
-    begun = deque(islice(jobs, ahead))
-    while begun:
-        yield begun.popleft().result()
-        begun.extend(islice(jobs, 1))
 
 
 def _counter(labels: LabelSet, instances: bool) -> Any:

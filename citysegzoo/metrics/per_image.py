@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from citysegzoo.arguments import check_choice
 from citysegzoo.layers import check_class_weights
 from citysegzoo.metrics.confusion import ConfusionMatrix, Labels
 from citysegzoo.metrics.scores import Absent
@@ -38,9 +39,7 @@ class PerImageScores:
         class_weights: Tensor | Sequence[float] | None = None,
     ) -> None:
         self._one = ConfusionMatrix(num_classes, ignore_index)
-        if absent not in ("skip", "zero"):
-            raise ValueError(f"absent is 'skip' or 'zero', not {absent!r}.")
-        self.absent = absent
+        self.absent: Absent = check_choice("absent", absent, ("skip", "zero"))
         self.class_weights = torch.ones(num_classes, dtype=torch.float64)
         if class_weights is not None:
             weights = check_class_weights(class_weights)

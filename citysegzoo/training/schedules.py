@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from citysegzoo.arguments import check_number, check_positive, check_probability
+
 
 class Schedule(ABC):
     """How the learning rate changes; ``str(schedule)`` says it in words."""
@@ -51,8 +53,8 @@ class StepDecay(Schedule):
     gamma: float
 
     def __post_init__(self) -> None:
-        _check_epoch("every of a step schedule", self.every)
-        _check_above_zero("gamma of a step schedule", self.gamma)
+        check_positive("every of a step schedule", self.every)
+        check_number("gamma of a step schedule", self.gamma, above=0)
 
     def factor(self, step: int, *, steps_per_epoch: int, total_steps: int) -> float:
         epoch = min(step, total_steps) // steps_per_epoch
@@ -78,13 +80,13 @@ class MultiStepDecay(Schedule):
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for epoch in self.milestones:
-            _check_epoch("each milestone of a multistep schedule", epoch)
+            check_positive("each milestone of a multistep schedule", epoch)
         if not self.milestones or sorted(set(self.milestones)) != list(self.milestones):
             raise ValueError(
                 "milestones of a multistep schedule are epochs in rising order, such as (1, 4, 8), "
                 f"not {self.milestones}."
             )
-        _check_above_zero("gamma of a multistep schedule", self.gamma)
+        check_number("gamma of a multistep schedule", self.gamma, above=0)
 
     def factor(self, step: int, *, steps_per_epoch: int, total_steps: int) -> float:
         epoch = min(step, total_steps) // steps_per_epoch
@@ -107,7 +109,7 @@ class Poly(Schedule):
     power: float = 0.9
 
     def __post_init__(self) -> None:
-        _check_above_zero("power of a poly schedule", self.power)
+        check_number("power of a poly schedule", self.power, above=0)
 
     def factor(self, step: int, *, steps_per_epoch: int, total_steps: int) -> float:
         return float((1 - min(step, total_steps) / total_steps) ** self.power)
@@ -129,15 +131,8 @@ class Cosine(Schedule):
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        if not _is_number(self.warmup_epochs) or self.warmup_epochs < 0:
-            raise ValueError(
-                "warmup_epochs of a cosine schedule must be a number of at least 0, "
-                f"not {self.warmup_epochs!r}."
-            )
-        if not _is_number(self.final) or not 0 <= self.final <= 1:
-            raise ValueError(
-                f"final of a cosine schedule must be a number from 0 to 1, not {self.final!r}."
-            )
+        check_number("warmup_epochs of a cosine schedule", self.warmup_epochs)
+        check_probability("final of a cosine schedule", self.final)
 
     def factor(self, step: int, *, steps_per_epoch: int, total_steps: int) -> float:
         warmup = round(self.warmup_epochs * steps_per_epoch)
@@ -191,18 +186,3 @@ _FORMS: dict[str, tuple[Callable[..., Schedule], tuple[Callable[[str], Any], ...
     "poly": (Poly, (float,), 0),
     "cosine": (Cosine, (float, float), 0),
 }
-
-
-# Not those of citysegzoo.layers, which import torch.
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _check_epoch(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
-
-
-def _check_above_zero(name: str, value: float) -> None:
-    if not _is_number(value) or value <= 0:
-        raise ValueError(f"{name} must be a number above 0, not {value!r}.")

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from citysegzoo.ahead import read_ahead
+from citysegzoo.arguments import check_positive
 from citysegzoo.data.labels import CITYSCAPES_34, CITYSCAPES_CLASSES, LabelSet
 from citysegzoo.files import files_below
 from citysegzoo.hardware import available_cores
 from citysegzoo.images import SUFFIXES
-from citysegzoo.inference.stream import read_ahead
-from citysegzoo.layers import check_positive
 from citysegzoo.metrics.cityscapes import CityscapesEvaluator, CityscapesScores, cityscapes_scores
 from citysegzoo.metrics.folders import FramePair, Pairing, count_pair, read_pair, warn_of_train_ids
 from citysegzoo.metrics.scores import SegmentationScores

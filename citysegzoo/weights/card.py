@@ -6,10 +6,12 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from citysegzoo.registry import suggestion
-from citysegzoo.weights.config import ModelConfig
+
+if TYPE_CHECKING:
+    from citysegzoo.weights.config import ModelConfig
 
 FIELDS = (
     "model",

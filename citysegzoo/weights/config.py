@@ -9,6 +9,7 @@ from typing import Any
 
 from citysegzoo.data.labels import LABEL_SETS, LabelSet
 from citysegzoo.data.preprocessing import Preprocessing
+from citysegzoo.weights.card import check_card
 
 FORMAT = 1
 """Version of the file's layout; a file of a later one asks for a later citysegzoo."""
@@ -77,8 +78,6 @@ class ModelConfig:
             ValueError: If it is no such file, or says something impossible; the message begins
                 with the source.
         """
-        from citysegzoo.weights.card import check_card  # which knows of configurations
-
         try:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from citysegzoo.data.labels import LABEL_SETS, LabelSet
+from citysegzoo.encoders.mit import LICENCE
 from citysegzoo.files import replacing
 from citysegzoo.weights.checkpoint import load_checkpoint, read_header
 from citysegzoo.weights.hub import commit_of, fetch, fetch_any, file_sha256
@@ -153,8 +154,7 @@ def _segformer(
                 "split": f"Cityscapes val, {images}",
                 "mean_iou": mean_iou,
             },
-            "licence": "NVIDIA Source Code License for SegFormer, for research and evaluation, "
-            "not for commercial use",
+            "licence": LICENCE,
             "source": "NVIDIA, https://github.com/NVlabs/SegFormer",
             "citation": _SEGFORMER,
         },
