@@ -101,6 +101,18 @@ def replacing(path: str | os.PathLike[str], *, needed: int | None = None) -> Ite
         partial.unlink(missing_ok=True)
 
 
+def write(path: str | os.PathLike[str], content: str | bytes) -> Path:
+    """Write a file whole or not at all, a text as UTF-8; its path.
+
+    Raises:
+        OSError: If it cannot be written, as :func:`replacing` says.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    with replacing(path, needed=len(data)) as partial:
+        partial.write_bytes(data)
+    return Path(path)
+
+
 def write_image(image: PIL.Image.Image, path: str | os.PathLike[str], *, quality: int = 92) -> None:
     """Write an image whole or not at all.
 
@@ -123,8 +135,7 @@ def write_image(image: PIL.Image.Image, path: str | os.PathLike[str], *, quality
     # file that was written for the whole.
     data = io.BytesIO()
     image.save(data, formats[suffix], quality=quality)
-    with replacing(path) as partial:
-        partial.write_bytes(data.getvalue())
+    write(path, data.getvalue())
 
 
 def is_full(error: BaseException | None) -> bool:

@@ -308,14 +308,14 @@ def _unreadable(error: OSError, name: str) -> OSError:
     return type(error)(f"{name} cannot be read ({error.strerror}); check the path.")
 
 
-def _undecodable(error: Exception, name: str) -> ValueError:
+def _undecodable(error: Exception, name: str) -> ValueError | MemoryError:
     if isinstance(error, PIL.Image.DecompressionBombError):
         return ValueError(
             f"{name} has more pixels than Pillow opens for safety; make it smaller or, if you "
             f"trust it, raise PIL.Image.MAX_IMAGE_PIXELS (--max-megapixels)."
         )
     if isinstance(error, MemoryError):
-        return ValueError(f"{name} does not fit into memory; make it smaller.")
+        return MemoryError(f"{name} does not fit into memory; make it smaller.")
     return ValueError(
         f"{name} cannot be decoded because it is truncated, damaged or of a rare kind; "
         f"copy it again or save it as PNG."

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from citysegzoo.arguments import check_positive, check_size
@@ -16,7 +15,7 @@ from citysegzoo.base import MIN_SIZE, Decoder, Encoder, PoolingEncoder
 from citysegzoo.blueprint import Blueprint
 from citysegzoo.data.labels import LabelSet, default_labels
 from citysegzoo.data.preprocessing import IMAGENET, Preprocessing
-from citysegzoo.layers import exporting, resize, tracing
+from citysegzoo.layers import resize, resize_smoothly
 from citysegzoo.registry import ENCODERS, function_of, options_of
 
 if TYPE_CHECKING:
@@ -235,23 +234,21 @@ def require_weights(model: SegmentationModel) -> None:
         raise ValueError("the model is on the meta device and has no weights; load some first.")
 
 
-def require_labels_that_fit(model: SegmentationModel) -> None:
+def require_labels_that_fit(model: SegmentationModel, *, remedy: str = "") -> None:
     """Raise a ValueError for more classes than the uint8 of a label map can tell apart."""
     if model.num_classes > 256:
-        raise ValueError(f"label maps are 8-bit; the model has {model.num_classes} classes.")
+        raise ValueError(
+            f"label maps are 8-bit; the model has {model.num_classes} classes{remedy}."
+        )
 
 
-def resize_smoothly(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear with antialiasing, as :func:`torchvision.transforms.functional.resize` does it."""
-    if not exporting() and tuple(x.shape[-2:]) == tuple(size):
-        return x
-    if tracing():
-        from citysegzoo.export.onnx import resize_by_matrices
-
-        return resize_by_matrices(x, size)
-    lacks = x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16)  # a kernel
-    wide = x.float() if lacks else x
-    return F.interpolate(wide, tuple(size), mode="bilinear", antialias=True).to(x.dtype)
+def require_label_for_each_class(model: SegmentationModel) -> None:
+    """Raise a ValueError for a label set of another number of classes than the model has."""
+    if len(model.labels) != model.num_classes:
+        raise ValueError(
+            f"the model has {model.num_classes} classes and its labels {model.labels.name!r} have "
+            f"{len(model.labels)}; set model.labels."
+        )
 
 
 def encoders_with_indices() -> list[str]:

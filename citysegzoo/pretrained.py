@@ -17,8 +17,8 @@ import torch
 
 from citysegzoo.data.labels import LABEL_SETS
 from citysegzoo.factory import build_model, compose, model_info, with_weights
-from citysegzoo.files import replacing
-from citysegzoo.model import SegmentationModel, require_weights
+from citysegzoo.files import write
+from citysegzoo.model import SegmentationModel, require_label_for_each_class, require_weights
 from citysegzoo.structure import difference
 from citysegzoo.weights.card import check_card, was_edited, without_score, write_card
 from citysegzoo.weights.checkpoint import load_checkpoint, read_header, save_checkpoint
@@ -233,11 +233,7 @@ def _write(
             "only a model of create_model, compose or load can be saved whole; save others by "
             "their state_dict."
         )
-    if len(model.labels) != model.num_classes:
-        raise ValueError(
-            f"the model has {model.num_classes} classes and its labels {model.labels.name!r} have "
-            f"{len(model.labels)}; set model.labels."
-        )
+    require_label_for_each_class(model)
     if card is None:
         card = without_score(model.card)
         if "score" in model.card:
@@ -275,8 +271,7 @@ def _write(
         return target
     config = replace(config, sha256=file_sha256(weights), checksums=block_checksums(weights))
     for name, text in ((CARD, readme), (CONFIG, config.to_json())):
-        with replacing(target / name) as partial:
-            partial.write_text(text, encoding="utf-8")
+        write(target / name, text)
     return target
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 import citysegzoo
 from citysegzoo.base import Decoder, Encoder, PooledFeatures, PoolingEncoder
 from citysegzoo.decoders.aspp import ASPP, ImagePooling
-from citysegzoo.files import replacing
+from citysegzoo.files import write
 from citysegzoo.model import SegmentationModel
 
 DOCS = Path(__file__).parent
@@ -360,7 +360,5 @@ def page(text: str) -> str:
 
 if __name__ == "__main__":
     for path, text in drawings().items():
-        with replacing(path) as partial:
-            partial.write_text(text)
-    with replacing(PAGE) as partial:
-        partial.write_text(page(PAGE.read_text()))
+        write(path, text)
+    write(PAGE, page(PAGE.read_text(encoding="utf-8")))

@@ -23,7 +23,7 @@ import citysegzoo
 from citysegzoo.benchmark import count_flops
 from citysegzoo.data import CAMVID_11
 from citysegzoo.data.camvid import SPLITS
-from citysegzoo.files import replacing
+from citysegzoo.files import write
 from citysegzoo.reports import figure_text, list_reports, overall_iou
 
 CARDS = Path(__file__).with_name("camvid.json")
@@ -209,8 +209,7 @@ def collect(group: str, folder: Path) -> None:
     kept = cards()
     runs = {run["run"]: run for run in kept.get(group, [])} | found
     kept[group] = [runs[name] for name in sorted(runs)]
-    with replacing(CARDS) as partial:
-        partial.write_text(json.dumps(kept, indent=1) + "\n")
+    write(CARDS, json.dumps(kept, indent=1) + "\n")
 
 
 def finished(folder: Path, command: str) -> bool:
@@ -403,8 +402,7 @@ def main(argv: list[str] | None = None) -> None:
         if not named:
             parser.error(f"--collect takes GROUP=FOLDER, not {given}")
         collect(group, Path(folder))
-    with replacing(PAGE) as partial:
-        partial.write_text(page())
+    write(PAGE, page())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from citysegzoo.files import replacing
+from citysegzoo.files import write
 from citysegzoo.reports import REPORTS, Report, figure_text
 from citysegzoo.reports._report import _number as number
 from citysegzoo.variant import Result
@@ -189,5 +189,4 @@ def source(result: Result) -> str:
 if __name__ == "__main__":
     (DOCS / "reports").mkdir(exist_ok=True)
     for path, text in pages().items():
-        with replacing(path) as partial:
-            partial.write_text(text)
+        write(path, text)

@@ -17,7 +17,7 @@ from torch import nn
 
 import citysegzoo
 from citysegzoo.benchmark import count_flops
-from citysegzoo.files import replacing
+from citysegzoo.files import write
 from citysegzoo.registry import DECODERS, ENCODERS, Registry, function_of
 from citysegzoo.reports import figure_text, overall_iou
 from citysegzoo.variant import Result
@@ -129,5 +129,4 @@ def printed(info: citysegzoo.ModelInfo) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    with replacing(PAGE) as partial:
-        partial.write_text(page())
+    write(PAGE, page())

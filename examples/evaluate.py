@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ import citysegzoo
 from citysegzoo.cli.common import check_file_writable
 from citysegzoo.data import CAMVID_11, CITYSCAPES_34, CamVid, Cityscapes, LabelSet
 from citysegzoo.data.cityscapes import LABELS as CITYSCAPES_VALUES
-from citysegzoo.files import replacing, write_image
+from citysegzoo.files import write, write_image
 from citysegzoo.hardware import find_device
 from citysegzoo.images import read_ids
 from citysegzoo.metrics import CityscapesEvaluator, ConfusionMatrix
@@ -56,6 +57,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     args = p.parse_args(argv)
     if min(args.scales) <= 0:
         p.error("--scales must be above 0")
+    if args.workers > (most := 16 * (os.cpu_count() or 1)):
+        p.error(f"--workers must be at most {most}, sixteen for each core")
     return args
 
 
@@ -166,8 +169,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.save_labels:
         print(f"label images: {args.save_labels} ({protocol})")
     if args.output:
-        with replacing(args.output) as partial:
-            partial.write_text(json.dumps(result, indent=4))
+        write(args.output, json.dumps(result, indent=4))
         print(f"scores: {args.output}")
 
 

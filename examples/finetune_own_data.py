@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import math
 import sys
 import warnings
 from pathlib import Path
@@ -44,7 +45,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--crop", type=int, nargs=2, default=(256, 256), metavar=("H", "W"))
     p.add_argument("--lr", type=float, default=3e-4)
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    return p.parse_args(argv)
+    args = p.parse_args(argv)
+    if args.epochs < 1:
+        p.error("--epochs must be at least 1")
+    if args.output.exists() and not args.output.is_dir():
+        p.error(f"{args.output} is a file; name a folder for --output")
+    return args
 
 
 def open_data(args: argparse.Namespace, labels: LabelSet) -> tuple[LabeledImages, LabeledImages]:
@@ -66,11 +72,18 @@ def open_data(args: argparse.Namespace, labels: LabelSet) -> tuple[LabeledImages
 
 def create(args: argparse.Namespace, labels: LabelSet) -> citysegzoo.SegmentationModel:
     """The trained network with a classifier for other classes."""
-    with warnings.catch_warnings(record=True) as told:  # that the classifier starts afresh
-        warnings.simplefilter("always")
-        model = citysegzoo.create_model(args.model, pretrained=True, num_classes=len(labels))
-    for warning in told:
-        print(f"note: {warning.message}")
+    model = citysegzoo.create_model(args.model, pretrained=True)
+    if len(model.labels) != len(labels):
+        with warnings.catch_warnings(record=True) as told:  # that the classifier starts afresh
+            warnings.simplefilter("always")
+            model = citysegzoo.create_model(args.model, pretrained=True, num_classes=len(labels))
+        for warning in told:
+            print(f"note: {warning.message}")
+    elif model.labels.classes != labels.classes:
+        model.classifier = citysegzoo.create_model(args.model, num_classes=len(labels)).classifier
+        print(
+            "note: the weights tell as many other classes apart: the classifier starts untrained."
+        )
     model.labels = labels
     if args.freeze_encoder:
         model.freeze_encoder()
@@ -116,6 +129,8 @@ def main(argv: list[str] | None = None) -> None:
             optimizer.zero_grad()
             schedule.step()
             total += loss.item()
+        if not math.isfinite(total):  # its labels would be class 0, which scores
+            raise ValueError(f"the loss is no number any more in epoch {epoch}; lower --lr.")
         scores = score(model, val)
         print(f"epoch {epoch}: loss {total / len(loader):.4f}, mean IoU {scores.mean_iou:.2%}")
         if scores.mean_iou > best:

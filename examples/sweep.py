@@ -20,7 +20,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 import citysegzoo
-from citysegzoo.files import replacing, write_image
+from citysegzoo import files
 
 TRAIN = Path(__file__).with_name("train.py")
 COLORS = [
@@ -111,8 +111,7 @@ def train(name: str, words: list[str], folder: Path) -> None:
             f"{name} was not finished (exit status {status}); its reason is above. The same "
             "command goes on from there."
         )
-    with replacing(finished) as partial:
-        partial.write_text(command)
+    files.write(finished, command)
 
 
 def read_run(name: str, folder: Path) -> Run:
@@ -155,9 +154,8 @@ def percent(share: float) -> str:
 
 def write(output: Path, text: str, runs: list[Run]) -> None:
     """results.md and results.png, and the table on the screen."""
-    with replacing(output / "results.md") as partial:
-        partial.write_text(text, encoding="utf-8")
-    write_image(draw(runs), output / "results.png")
+    files.write(output / "results.md", text)
+    files.write_image(draw(runs), output / "results.png")
     print(f"\n{text}\nwritten: {output / 'results.md'}, {output / 'results.png'}")
 
 

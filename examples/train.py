@@ -17,9 +17,9 @@ Every setting of a recipe can be overridden; --help lists them. The output folde
 from __future__ import annotations
 
 import argparse
-import ast
 import contextlib
 import csv
+import hashlib
 import math
 import os
 import shlex
@@ -41,6 +41,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 import citysegzoo
+from citysegzoo.cli.common import option
 from citysegzoo.data import (
     Augmentation,
     CamVid,
@@ -231,6 +232,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for name, value in {**least, "save_every": 0, "workers": 0, "seed": 0}.items():
         if getattr(args, name) is not None and getattr(args, name) < value:
             p.error(f"--{name.replace('_', '-')} must be at least {value}")
+    if args.workers > (most := 16 * (os.cpu_count() or 1)):
+        p.error(f"--workers must be at most {most}, sixteen for each core")
+    if args.seed is not None and args.seed >= 2**63:
+        p.error("--seed must be below 2**63")
+    if args.momentum is not None and not 0 <= args.momentum < 1:
+        p.error("--momentum must be from 0 to below 1")
     if args.clip_norm is not None and not args.clip_norm > 0:
         p.error("--clip-norm must be above 0")
     if args.compile and args.checkpoint_activations:
@@ -290,7 +297,7 @@ def settings_of(args: argparse.Namespace, recipe: Recipe | None, images: int) ->
     augmentation = replace(settings.augmentation, **changes)
     over = {f.name: getattr(args, f.name, None) for f in fields(Settings)}
     if args.loss_option:
-        over["loss_options"] = literals(args.loss_option, "--loss-option")
+        over["loss_options"] = dict(option(text, "--loss-option") for text in args.loss_option)
     settings = replace(settings, **{k: v for k, v in over.items() if v is not None})
     if recipe and recipe.steps and args.epochs is None:
         in_epoch = max(1, images // settings.batch_size)
@@ -388,12 +395,19 @@ class Readable(Dataset[Any]):
 
     def __init__(self, samples: LabeledImages) -> None:
         self.samples = SkipBroken(samples)
+        self.files = self.samples.files
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor] | None:
         return self.samples.read(index)
+
+
+def fingerprint(files: list[tuple[Path, Path]]) -> str:
+    """Of the names and sizes of files, wherever their folder is."""
+    known = "\n".join(f"{file.name} {file.stat().st_size}" for pair in files for file in pair)
+    return hashlib.sha256(known.encode()).hexdigest()[:12]
 
 
 def resize_image(image: Tensor, target: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -403,23 +417,11 @@ def resize_image(image: Tensor, target: Tensor, size: tuple[int, int]) -> tuple[
     return functional.resize(image, list(size), antialias=True), target
 
 
-def literals(texts: list[str], flag: str) -> dict[str, Any]:
-    """NAME=VALUE by name, the values as Python writes them, or texts without quotes."""
-    options: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ValueError(f"{flag} takes NAME=VALUE, not {text!r}.")
-        try:
-            options[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            options[name] = value
-    return options
-
-
 def create(args: argparse.Namespace, labels: LabelSet) -> nn.Module:
     """The model, its encoder with the ImageNet weights of the recipe."""
-    options = literals(args.option, "--option")
+    options = dict(option(text, "--option") for text in args.option)
+    if "num_classes" in options:
+        raise ValueError(f"num_classes is that of the labels, {len(labels)}; leave it out.")
     encoder_weights: str | bool | None = args.encoder_weights
     if encoder_weights is None:
         recipe = citysegzoo.model_info(args.model).recipe
@@ -488,7 +490,16 @@ def loss_of(
         if own and "pixel_counts" in known:
             pixels = counts()  # a class that is not there may weigh what the rarest does
             options["pixel_counts"] = pixels.where(pixels > 0, pixels[pixels > 0].min())
+        if settings.class_weights == "none" and (
+            "pixel_counts" in known or "class_weights" in options
+        ):
+            raise ValueError(f"{name} weighs classes itself; take another --loss to have none.")
         losses.append(create_loss(name, **options))
+        if getattr(losses[-1], "reduction", "mean") == "none":
+            raise ValueError(
+                f"{name} with reduction='none' is no single number to train on; take 'mean' or "
+                "'sum'."
+            )
     if weighted and not set(names) & set(PIXELWISE):
         raise ValueError(
             f"--class-weights {settings.class_weights} has nothing to weigh in {settings.loss}; it "
@@ -557,6 +568,7 @@ class Run:
         self.loader = DataLoader(Seeded(train), batch_sampler=self.batches, **workers, **pin)
         mine = range(processes.rank, len(val), processes.world_size)
         self.val = val
+        self.files = fingerprint([*train.files, *val.files])
         self.val_loader = DataLoader(Subset(val, mine), batch_size=None, **workers, **pin)
 
         self.model = model.to(device, memory_format=torch.channels_last)
@@ -793,7 +805,7 @@ class Run:
     def fixed(self) -> dict[str, Any]:
         """What a run must have in common with the one it resumes."""
         model = {"model": self.model.name, "options": repr(self.model.blueprint.options)}
-        data = {"data": self.args.data, "images": self.batches.length}
+        data = {"data": self.args.data, "images": self.batches.length, "files": self.files}
         data |= {"labels": self.model.labels.name, "annotations": self.args.annotations}
         scored = {"validation images": len(self.val), "evaluate_every": self.args.evaluate_every}
         shared = {}
@@ -886,6 +898,8 @@ def begun(output: Path, resume: bool, processes: Processes) -> bool:
 def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
     """The whole run."""
     output = args.output
+    if output.exists() and not output.is_dir():
+        raise FileExistsError(f"{output} is a file; name a folder for --output.")
     args.device = str(processes.device)
     args.resume = begun(output, args.resume, processes)
     output.mkdir(parents=True, exist_ok=True)

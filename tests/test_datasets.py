@@ -349,6 +349,30 @@ def test_skip_broken_where_all_are(root: Path) -> None:
         SkipBroken(dataset)[0]
 
 
+@pytest.mark.parametrize(
+    ("opening", "lack"),
+    [
+        ("PIL.Image.open", MemoryError()),
+        ("builtins.open", OSError(errno.EMFILE, "Too many open files")),
+    ],
+)
+def test_what_the_machine_lacks_makes_no_file_a_broken_one(
+    opening: str, lack: Exception, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = Cityscapes(root)
+    skipping = SkipBroken(dataset)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise lack
+
+    for ask in (lambda: skipping[0], lambda: dataset.read_labels(0), dataset.hold):
+        with monkeypatch.context() as patch:
+            patch.setattr(opening, refuse)
+            with pytest.raises(type(lack), match=r"\.png |do not fit into memory"):
+                ask()
+    assert skipping.broken == []
+
+
 def test_held_samples_are_those_of_the_files(root: Path) -> None:
     dataset, held = Cityscapes(root), Cityscapes(root)
     truncate(dataset.files[1][0])

@@ -385,6 +385,30 @@ def test_finetune_holds_photographs_back() -> None:
     assert not {*train.files} & {*val.files}
 
 
+def test_finetune_starts_a_classifier_of_as_many_other_classes_afresh(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    script = example("finetune_own_data")
+    args = script.parse_args(PRINTED["finetune_own_data"][0][1:])
+    args.device = "cpu"
+    trained = citysegzoo.create_model(args.model, pretrained=True)
+    others = LabelSet("own", tuple("abcdefghijk"), trained.labels.palette)
+    for labels, fresh in ((others, True), (trained.labels, False)):
+        model = script.create(args, labels)
+        assert torch.equal(model.classifier.conv.weight, trained.classifier.conv.weight) != fresh
+        assert ("starts untrained" in capsys.readouterr().out) == fresh
+        assert torch.equal(model.encoder.conv1.weight, trained.encoder.conv1.weight)
+        assert model.labels == labels
+
+
+def test_finetune_keeps_no_weights_that_are_no_numbers(tmp_path: Path) -> None:
+    output = tmp_path / "own"
+    words = ("--batch-size", "2", "--crop", "64", "64", "--lr", "1e30", "--output", str(output))
+    with pytest.raises(ValueError, match="no number any more in epoch 1; lower --lr"):
+        in_process(*PRINTED["finetune_own_data"], *words, "--device", "cpu")
+    assert not output.exists()
+
+
 def test_finetune_refuses_too_little() -> None:
     with pytest.raises(ValueError, match="fewer than a batch of 50"):
         in_process(*PRINTED["finetune_own_data"], "--batch-size", "50")

@@ -19,7 +19,7 @@ from citysegzoo import SegmentationModel, compose, create_model
 from citysegzoo.cli import main
 from citysegzoo.data import DEMO_IMAGE
 from citysegzoo.export import METADATA, export_onnx, export_torch
-from citysegzoo.export.onnx import resize_by_matrices
+from citysegzoo.layers import resize_by_matrices
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -336,7 +336,7 @@ def test_missing_packages(
 
 
 def test_antialiased_resize() -> None:
-    from citysegzoo.model import resize_smoothly
+    from citysegzoo.layers import resize_smoothly
 
     for size in ((40, 200), (97, 131), (50, 70), (333, 33)):
         x = images(1, 97, 131)

@@ -506,7 +506,7 @@ def parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParse
     return found
 
 
-COMMANDS = parsers(cli._parser())
+COMMANDS = parsers(cli.build_parser())
 
 
 @st.composite

@@ -176,7 +176,7 @@ limit = status("VmSize") * 1024 + int(sys.argv[2]) * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 try:
     print("read", read_image(sys.argv[1]).shape)
-except ValueError as error:
+except (MemoryError, ValueError) as error:
     print(error)
 print((status("VmHWM") - before) // 1024)
 """

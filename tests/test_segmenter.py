@@ -29,7 +29,8 @@ from citysegzoo.inference import Failure, Segmenter
 from citysegzoo.inference.network import Network
 from citysegzoo.inference.stream import computed
 from citysegzoo.inference.tiles import one_core, tiling
-from citysegzoo.model import SegmentationModel, resize_smoothly
+from citysegzoo.layers import resize_smoothly
+from citysegzoo.model import SegmentationModel
 
 EXACT = {"device": "cpu", "precision": "fp32", "fold": False, "channels_last": False}
 PLAIN = {"device": "cpu", "precision": "fp32"}

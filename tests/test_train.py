@@ -1202,6 +1202,14 @@ def test_runs_that_cannot_go_on(
     assert "options was" in message
     message = refused(capsys, streets, output, "--epochs", "1", "--limit", "4", "--resume")
     assert "images was 8 and is 4" in message
+    others = tmp_path / "others"
+    shutil.copytree(streets, others)
+    message = refused(capsys, others, output, "--model", "fcn", "--resume")
+    assert "files was" not in message  # the same ones elsewhere
+    with next((others / "leftImg8bit" / "train").rglob("*.png")).open("ab") as file:
+        file.write(b"more")
+    message = refused(capsys, others, output, "--model", "fcn", "--resume")
+    assert "files was" in message
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -1210,7 +1218,16 @@ def test_runs_that_cannot_go_on(
     [
         (("--model", "unet.smal"), "did you mean 'unet.small'"),
         (("--option", "width=3"), "did you mean 'widths'"),
-        (("--option", "widths"), "--option takes NAME=VALUE, not 'widths'"),
+        (
+            ("--option", "widths"),
+            "--option is given as NAME=VALUE, such as aspp_rates=3,6,9, not 'w",
+        ),
+        (("--option", "num_classes=4"), "num_classes is that of the labels, 19; leave it out"),
+        (("--loss-option", "reduction='none'"), "reduction='none' is no single number to train on"),
+        (
+            ("--loss", "xiang2020_weighted_cross_entropy", "--class-weights", "none"),
+            "weighs classes",
+        ),
         (("--loss", "cross_entropi"), "did you mean 'cross_entropy'"),
         (("--loss", "cross_entropy+dise"), "did you mean 'dice'"),
         (("--batch-size", "9"), "there are 8 training images, fewer than a batch of 9"),
@@ -1242,6 +1259,9 @@ def test_settings_that_cannot_be(
     [
         ("--epochs 0", "--epochs must be at least 1"),
         ("--seed -1", "--seed must be at least 0"),
+        (f"--seed {2**63}", "--seed must be below 2**63"),
+        ("--workers 100000", "--workers must be at most"),
+        ("--momentum 2", "--momentum must be from 0 to below 1"),
         ("--clip-norm -1", "--clip-norm must be above 0"),
         ("--clip-norm nan", "--clip-norm must be above 0"),
         ("--compile --checkpoint-activations", "do not go together; leave one out"),

@@ -316,6 +316,9 @@ def test_losses_that_are_no_mean_of_pixels_count_by_images() -> None:
     _, target = _parts_of_batch()
     weights = part_weights(DiceLoss(), [target[:1], target[1:]], ALONE)
     assert [float(weight) for weight in weights] == [0.25, 0.75]
+    # Added up are the classes of each part, of which there are no more in more parts.
+    added = part_weights(DiceLoss(reduction="sum"), [target[:1], target[1:]], ALONE)
+    assert [float(weight) for weight in added] == [0.25, 0.75]
 
 
 def test_sums_that_cannot_be_taken_in_parts() -> None:
@@ -478,9 +481,23 @@ def test_averages_against_a_loop(decay: float) -> None:
             else:
                 expected[name] = stay * expected[name] + (1 - stay) * value.double()
     for name, value in averaged.module.state_dict().items():
-        if name != "1.num_batches_tracked":  # a whole number, which nothing is computed from
+        if name == "1.num_batches_tracked":  # a whole number, of which there is no average
+            assert value == 30
+        else:
             # Float32 against float64 over thirty steps.
             torch.testing.assert_close(value.double(), expected[name], atol=1e-5, rtol=1e-5)
+
+
+def test_whole_numbers_are_not_averaged() -> None:
+    """Positions in a Swin's windows, which a rounded average would move."""
+    model = citysegzoo.create_encoder("swin_tiny")
+    averaged = AveragedModel(model, multi_avg_fn=averaging(0.998), use_buffers=True)
+    for _ in range(30):
+        averaged.update_parameters(model)
+    whole = {name: b for name, b in model.named_buffers() if not b.is_floating_point()}
+    assert whole
+    found = dict(averaged.module.named_buffers())
+    assert all(torch.equal(found[name], value) for name, value in whole.items())
 
 
 @pytest.mark.parametrize("decay", [1.0, -0.1, math.nan])

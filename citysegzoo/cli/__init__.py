@@ -46,7 +46,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     args = argparse.Namespace(debug=False)
     status = 0
     try:
-        _parser().parse_args(arguments, args)
+        build_parser().parse_args(arguments, args)
         status = args.run(args)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -67,7 +67,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The commands of ``citysegzoo`` and their options."""
     parser = argparse.ArgumentParser(
         prog="citysegzoo", description="A model zoo for semantic segmentation of city streets."
     )

@@ -51,7 +51,7 @@ def _benchmark(args: argparse.Namespace) -> int:
         ratio,
     )
     from citysegzoo.factory import DEFAULT_MODEL, model_info
-    from citysegzoo.files import replacing
+    from citysegzoo.files import write
     from citysegzoo.peers import PEERS
 
     settings = Settings(
@@ -95,8 +95,7 @@ def _benchmark(args: argparse.Namespace) -> int:
             "imports": {name: asdict(taken) for name, taken in imports.items()} | {"share": share},
             "models": [asdict(result) for result in results],
         }
-        with replacing(args.json) as partial:
-            partial.write_text(json.dumps(content, indent=4) + "\n")
+        write(args.json, json.dumps(content, indent=4) + "\n")
     return 0
 
 

@@ -142,14 +142,20 @@ def is_saved(name: str) -> bool:
     return there and name not in list_models()
 
 
-def option(text: str) -> tuple[str, Any]:
-    """``name=value`` of the command line, the value read as a Python literal where it is one."""
+def option(text: str, flag: str = "an option") -> tuple[str, Any]:
+    """``name=value`` of the command line, the value read as a Python literal where it is one.
+
+    Args:
+        text: What was given.
+        flag: By which flag, for the message.
+
+    Raises:
+        ValueError: If it has no name or no value.
+    """
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise ValueError(
-            f"an option is given as NAME=VALUE, such as aspp_rates=3,6,9, not {text!r}."
-        )
-    literal = {"true": "True", "false": "False", "none": "None"}.get(value.lower(), value)
+        raise ValueError(f"{flag} is given as NAME=VALUE, such as aspp_rates=3,6,9, not {text!r}.")
+    literal = {"true": "True", "false": "False"}.get(value.lower(), value)
     try:
         return name, ast.literal_eval(literal)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

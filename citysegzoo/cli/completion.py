@@ -88,9 +88,9 @@ def add_parsers(commands: Commands) -> None:
 
 
 def _completion(args: argparse.Namespace) -> int:
-    from citysegzoo.cli import _parser
+    from citysegzoo.cli import build_parser
 
-    parsers = dict(_parsers(_parser()))
+    parsers = dict(_parsers(build_parser()))
     print(_fish(parsers) if args.shell == "fish" else _bash(parsers, args.shell), end="")
     return 0
 

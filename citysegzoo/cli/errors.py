@@ -45,7 +45,7 @@ def add_parsers(commands: Commands) -> None:
 
 
 def _errors(args: argparse.Namespace) -> int:
-    from citysegzoo.files import replacing
+    from citysegzoo.files import write
     from citysegzoo.images import images_up_to
     from citysegzoo.metrics.folders import labels_for, pair_files
     from citysegzoo.visualize.errors import find_errors, find_photos
@@ -64,8 +64,7 @@ def _errors(args: argparse.Namespace) -> int:
     with images_up_to(args.max_megapixels):
         errors = find_errors(pairing, labels=labels, worst=args.worst, progress=True)
         page = error_report(errors, photos=photos, palette=args.palette)
-    with replacing(args.output) as partial:
-        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
+    write(args.output, page.encode(errors="backslashreplace"))
     if pairing.unused:
         say(f"predictions without a ground truth, which are left out: {len(pairing.unused)}.")
     print(

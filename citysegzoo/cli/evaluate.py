@@ -51,7 +51,7 @@ def add_parsers(commands: Commands) -> None:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from citysegzoo.data.labels import CITYSCAPES_34
-    from citysegzoo.files import replacing
+    from citysegzoo.files import write
     from citysegzoo.images import images_up_to
     from citysegzoo.metrics.cityscapes import CityscapesScores
     from citysegzoo.metrics.folders import evaluate_pairs, find_instances, labels_for, pair_files
@@ -78,8 +78,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             if isinstance(scores, CityscapesScores):
                 scores.save(args.json)
             else:
-                with replacing(args.json) as partial:
-                    partial.write_text(json.dumps(scores.to_dict(), indent=4))
+                write(args.json, json.dumps(scores.to_dict(), indent=4))
         except OSError as error:
             if error.errno is None:  # a sentence of `replacing`
                 raise

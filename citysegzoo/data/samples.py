@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from itertools import count, groupby
@@ -154,7 +155,7 @@ class LabeledImages(Dataset[tuple[Tensor, Tensor]]):
         try:
             ids = read_ids(file)
         except (OSError, ValueError) as error:
-            raise SampleError(str(error)) from error
+            raise _broken(error) from error
         return self._target(ids, file)
 
     def _read(
@@ -166,7 +167,7 @@ class LabeledImages(Dataset[tuple[Tensor, Tensor]]):
         try:
             pixels, ids = read_image(image), read_ids(label)
         except (OSError, ValueError) as error:
-            raise SampleError(str(error)) from error
+            raise _broken(error) from error
         if pixels.shape[:2] != ids.shape:
             (height, width), (its_height, its_width) = pixels.shape[:2], ids.shape
             raise SampleError(
@@ -189,6 +190,14 @@ class LabeledImages(Dataset[tuple[Tensor, Tensor]]):
             f"{'label' if len(unknown) == 1 else 'labels'} of this dataset, which has "
             f"{_ranges(known)}."
         )
+
+
+def _broken(error: OSError | ValueError) -> OSError | SampleError:
+    """What is wrong with a file; the error itself where it is the machine that lacks something."""
+    if getattr(error.__cause__, "errno", None) in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        assert isinstance(error, OSError)
+        return error
+    return SampleError(str(error))
 
 
 class SkipBroken(Dataset[tuple[Tensor, Tensor]]):

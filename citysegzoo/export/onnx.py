@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from citysegzoo.arguments import check_flag
-from citysegzoo.export.plan import Input, Output, Plan, quiet, write
+from citysegzoo.export.plan import Input, Output, Plan, quiet
+from citysegzoo.files import write
 from citysegzoo.model import SegmentationModel
 
 _OPSET = 17  # old enough for most runtimes, new enough for layer norm
@@ -141,23 +141,3 @@ def _imported(name: str, purpose: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(f"{purpose} needs {name}: {_INSTALL}.") from error
-
-
-def resize_by_matrices(x: Tensor, size: Sequence[int]) -> Tensor:
-    """The antialiased bilinear resize as two matrix products, which ONNX has.
-
-    ONNX has an antialiased resize too, but that of onnxruntime differs by 1e-3.
-    """
-    rows = _resize_matrix(x.shape[-2], size[0], x.device)
-    columns = _resize_matrix(x.shape[-1], size[1], x.device)
-    return rows @ x @ columns.T
-
-
-def _resize_matrix(inputs: int, outputs: int, device: torch.device) -> Tensor:
-    """``(outputs, inputs)``: triangles of one input pixel, wider where the image gets smaller."""
-    places = torch.arange(inputs, device=device) + 0.5
-    step = torch.as_tensor(inputs, dtype=torch.float32, device=device) / outputs
-    centers = (torch.arange(outputs, device=device) + 0.5) * step
-    distance = (places - centers[:, None]).abs() / step.clamp(min=1)
-    weights = (1 - distance).clamp(min=0)
-    return weights / weights.sum(1, keepdim=True)

@@ -6,19 +6,21 @@ import contextlib
 import copy
 import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from citysegzoo.arguments import check_size
-from citysegzoo.files import replacing
-from citysegzoo.model import SegmentationModel, require_weights
+from citysegzoo.arguments import check_choice, check_size
+from citysegzoo.model import (
+    SegmentationModel,
+    require_label_for_each_class,
+    require_labels_that_fit,
+    require_weights,
+)
 
 Input = Literal["pixels", "images"]
 Output = Literal["labels", "logits"]
@@ -60,21 +62,12 @@ class Plan:
     ) -> None:
         if not isinstance(model, SegmentationModel):
             raise TypeError(f"a SegmentationModel can be exported, not {type(model).__name__}.")
-        for name, value, kinds in (("input", input_, Input), ("output", output, Output)):
-            if value not in get_args(kinds):
-                raise ValueError(f"{name} is {' or '.join(map(repr, get_args(kinds)))}, not "
-                                 f"{value!r}.")  # fmt: skip
+        check_choice("input", input_, get_args(Input))
+        check_choice("output", output, get_args(Output))
         require_weights(model)
-        if output == "labels" and model.num_classes > 256:
-            raise ValueError(
-                f"label maps are 8-bit; the model has {model.num_classes} classes: export its "
-                "logits."
-            )
-        if len(model.labels) != model.num_classes:
-            raise ValueError(
-                f"the model has {model.num_classes} classes and its labels {model.labels.name!r} "
-                f"have {len(model.labels)}; set model.labels."
-            )
+        if output == "labels":
+            require_labels_that_fit(model, remedy=": export its logits")
+        require_label_for_each_class(model)
         self.channels = model.encoder.in_channels
         if input_ == "pixels" and self.channels != 3:
             raise ValueError(
@@ -215,10 +208,3 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def write(path: str | os.PathLike[str], data: bytes) -> Path:
-    """Write a file whole or not at all; its path."""
-    with replacing(path, needed=len(data)) as partial:
-        partial.write_bytes(data)
-    return Path(path)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from citysegzoo.arguments import check_flag
-from citysegzoo.export.plan import Input, Output, Plan, quiet, write
+from citysegzoo.export.plan import Input, Output, Plan, quiet
+from citysegzoo.files import write
 from citysegzoo.model import SegmentationModel
 
 METADATA = "citysegzoo.json"

@@ -23,8 +23,9 @@ from citysegzoo.inference.network import Network, Precision
 from citysegzoo.inference.segmentation import Segmentation, file_of, label_maps
 from citysegzoo.inference.stream import Failure, Pixels, Source, computed, warn
 from citysegzoo.inference.tiles import Maps, Tiling, blended_rows, tiling
+from citysegzoo.layers import resize_smoothly
 from citysegzoo.lead import leading_classes
-from citysegzoo.model import SegmentationModel, require_labels_that_fit, resize_smoothly
+from citysegzoo.model import SegmentationModel, require_labels_that_fit
 
 
 class Segmenter:

@@ -19,9 +19,9 @@ import numpy.typing as npt
 from torch import Tensor
 
 from citysegzoo.data.labels import CITYSCAPES_CLASSES
-from citysegzoo.files import replacing
+from citysegzoo.files import write
 from citysegzoo.metrics.counting import count_pairs
-from citysegzoo.metrics.scores import _mean, _percent, _ratio
+from citysegzoo.metrics.scores import mean, percent, ratio
 
 _SIZE = len(CITYSCAPES_CLASSES)
 _NAMES = [label.name for label in CITYSCAPES_CLASSES]
@@ -79,22 +79,22 @@ class CityscapesScores:
     @property
     def mean_class_iou(self) -> float:
         """Mean IoU over the classes that have one."""
-        return _mean(self.class_iou)
+        return mean(self.class_iou)
 
     @property
     def mean_class_iiou(self) -> float:
         """Mean iIoU over the classes that have one."""
-        return _mean(self.class_iiou)
+        return mean(self.class_iiou)
 
     @property
     def mean_category_iou(self) -> float:
         """Mean IoU over the categories that have one."""
-        return _mean(self.category_iou)
+        return mean(self.category_iou)
 
     @property
     def mean_category_iiou(self) -> float:
         """Mean iIoU over the categories that have one."""
-        return _mean(self.category_iiou)
+        return mean(self.category_iiou)
 
     def to_dict(self) -> dict[str, Any]:
         """The result in the structure and under the keys of the official JSON file."""
@@ -114,8 +114,7 @@ class CityscapesScores:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the official JSON file, whole or not at all; nan is written as ``NaN`` there."""
-        with replacing(path) as partial:
-            partial.write_text(json.dumps(self.to_dict(), sort_keys=True, indent=4))
+        write(path, json.dumps(self.to_dict(), sort_keys=True, indent=4))
 
     def table(self) -> str:
         """IoU and iIoU in percent of all evaluated classes and categories, and their means."""
@@ -125,11 +124,11 @@ class CityscapesScores:
             [
                 _line("class", "IoU", "iIoU"),
                 *_lines(evaluated, self.class_iou, self.class_iiou),
-                _line("mean", _percent(self.mean_class_iou), _percent(self.mean_class_iiou)),
+                _line("mean", percent(self.mean_class_iou), percent(self.mean_class_iiou)),
                 "",
                 _line("category", "IoU", "iIoU"),
                 *_lines(categories, self.category_iou, self.category_iiou),
-                _line("mean", _percent(self.mean_category_iou), _percent(self.mean_category_iiou)),
+                _line("mean", percent(self.mean_category_iou), percent(self.mean_category_iiou)),
             ]
         )
 
@@ -294,10 +293,10 @@ def _scores(confusion: npt.NDArray[np.int64], hits: _Hits | None) -> CityscapesS
     for label in np.flatnonzero(~_IGNORED):
         right = int(confusion[label, label])
         wrong = int(counted[label]) - right
-        class_iou[_NAMES[label]] = _ratio(right, wrong + int(confusion[label].sum()))
+        class_iou[_NAMES[label]] = ratio(right, wrong + int(confusion[label].sum()))
         if hits and _HAS_INSTANCES[label]:
             weighted, missed = hits.classes[:, label].tolist()
-            class_iiou[_NAMES[label]] = _ratio(weighted, weighted + wrong + missed)
+            class_iiou[_NAMES[label]] = ratio(weighted, weighted + wrong + missed)
 
     category_iou = dict.fromkeys(_CATEGORIES, math.nan)
     category_iiou = dict.fromkeys(_CATEGORIES, math.nan)
@@ -308,15 +307,15 @@ def _scores(confusion: npt.NDArray[np.int64], hits: _Hits | None) -> CityscapesS
             continue
         elsewhere = confusion[~members & ~_IGNORED]
         rows = confusion[evaluated]
-        category_iou[name] = _ratio(
+        category_iou[name] = ratio(
             int(rows[:, evaluated].sum()), int(rows.sum() + elsewhere[:, evaluated].sum())
         )
         if hits and _HAS_INSTANCES[members].all():
             # Unlike above, predictions of the ignored members (caravan, trailer) count here.
             wrong = int(elsewhere[:, members].sum())
             weighted, missed = hits.categories[:, i].tolist()
-            category_iiou[name] = _ratio(weighted, weighted + wrong + missed)
-    priors = [_ratio(int(row.sum()), total) for row in confusion]
+            category_iiou[name] = ratio(weighted, weighted + wrong + missed)
+    priors = [ratio(int(row.sum()), total) for row in confusion]
     return CityscapesScores(
         confusion=confusion,
         priors=dict(zip(_NAMES, priors, strict=True)),
@@ -408,4 +407,4 @@ def _line(name: str, iou: str, iiou: str) -> str:
 
 
 def _lines(names: list[str], iou: dict[str, float], iiou: dict[str, float]) -> list[str]:
-    return [_line(name, _percent(iou[name]), _percent(iiou[name])) for name in names]
+    return [_line(name, percent(iou[name]), percent(iiou[name])) for name in names]

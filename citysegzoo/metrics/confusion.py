@@ -14,7 +14,7 @@ from torch import Tensor
 
 from citysegzoo.arguments import check_choice, check_ignore_index, check_positive
 from citysegzoo.data.labels import LabelSet, find_label_set, numbered_labels
-from citysegzoo.files import replacing
+from citysegzoo.files import write
 from citysegzoo.lead import leading_classes
 from citysegzoo.metrics.counting import count_pairs
 from citysegzoo.metrics.scores import Absent, SegmentationScores
@@ -166,16 +166,12 @@ class ConfusionMatrix:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the counts to a JSON file."""
         self._raise_wrong()
-        with replacing(path) as partial:
-            partial.write_text(
-                json.dumps(
-                    {
-                        "num_classes": self.num_classes,
-                        "ignore_index": self.ignore_index,
-                        "counts": self.counts.tolist(),
-                    }
-                )
-            )
+        content = {
+            "num_classes": self.num_classes,
+            "ignore_index": self.ignore_index,
+            "counts": self.counts.tolist(),
+        }
+        write(path, json.dumps(content))
 
     @classmethod
     def load(

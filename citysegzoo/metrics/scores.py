@@ -62,33 +62,33 @@ class SegmentationScores:
     @property
     def mean_iou(self) -> float:
         """Mean of :attr:`class_iou`."""
-        return _mean(self.class_iou)
+        return mean(self.class_iou)
 
     @property
     def mean_dice(self) -> float:
         """Mean of :attr:`class_dice`."""
-        return _mean(self.class_dice)
+        return mean(self.class_dice)
 
     @property
     def mean_precision(self) -> float:
         """Mean of :attr:`class_precision`."""
-        return _mean(self.class_precision)
+        return mean(self.class_precision)
 
     @property
     def mean_recall(self) -> float:
         """Mean of :attr:`class_recall`, also called mean (class) accuracy."""
-        return _mean(self.class_recall)
+        return mean(self.class_recall)
 
     @property
     def pixel_accuracy(self) -> float:
         """Share of the pixels that count which are right."""
-        return _ratio(self._hits.sum(), self._true.sum())
+        return ratio(self._hits.sum(), self._true.sum())
 
     @property
     def frequency_weighted_iou(self) -> float:
         """Mean of :attr:`class_iou` weighted with the pixels of each class."""
         iou = np.nan_to_num(np.array(list(self.class_iou.values())))
-        return _ratio(float(iou @ self._true), self._true.sum())
+        return ratio(float(iou @ self._true), self._true.sum())
 
     @cached_property
     def category_iou(self) -> dict[str, float]:
@@ -112,7 +112,7 @@ class SegmentationScores:
     @property
     def mean_category_iou(self) -> float:
         """Mean of :attr:`category_iou`."""
-        return _mean(self.category_iou)
+        return mean(self.category_iou)
 
     def to_dict(self) -> dict[str, Any]:
         """All scores and the matrix, as numbers, names and lists that JSON can hold.
@@ -141,18 +141,18 @@ class SegmentationScores:
         lines = [_row("class", width, "IoU", "Dice", "precision", "recall", "pixels")]
         for i, name in enumerate(self.classes):
             scores = (self.class_iou, self.class_dice, self.class_precision, self.class_recall)
-            cells = (_percent(by_class[name]) for by_class in scores)
+            cells = (percent(by_class[name]) for by_class in scores)
             lines.append(_row(name, width, *cells, f"{self._true[i]:,}"))
         means = (self.mean_iou, self.mean_dice, self.mean_precision, self.mean_recall)
-        lines.append(_row("mean", width, *map(_percent, means), f"{self._true.sum():,}"))
+        lines.append(_row("mean", width, *map(percent, means), f"{self._true.sum():,}"))
         if self.categories:
             lines += ["", _row("category", width, "IoU")]
-            lines += [_row(name, width, _percent(iou)) for name, iou in self.category_iou.items()]
-            lines.append(_row("mean", width, _percent(self.mean_category_iou)))
+            lines += [_row(name, width, percent(iou)) for name, iou in self.category_iou.items()]
+            lines.append(_row("mean", width, percent(self.mean_category_iou)))
         lines += [
             "",
-            _row("pixel accuracy", width, _percent(self.pixel_accuracy)),
-            _row("weighted IoU", width, _percent(self.frequency_weighted_iou)),
+            _row("pixel accuracy", width, percent(self.pixel_accuracy)),
+            _row("weighted IoU", width, percent(self.frequency_weighted_iou)),
         ]
         return "\n".join(lines)
 
@@ -183,14 +183,16 @@ class SegmentationScores:
         return scores
 
     def _ratio(self, part: Any, whole: Any) -> float:
-        return 0.0 if self.absent == "zero" and not whole else _ratio(part, whole)
+        return 0.0 if self.absent == "zero" and not whole else ratio(part, whole)
 
 
-def _ratio(part: Any, whole: Any) -> float:
+def ratio(part: Any, whole: Any) -> float:
+    """``part / whole``, nan where there is no whole."""
     return float(part) / float(whole) if whole else float("nan")
 
 
-def _mean(scores: dict[str, float]) -> float:
+def mean(scores: dict[str, float]) -> float:
+    """Of those that are not nan; nan if all are."""
     values = [score for score in scores.values() if score == score]
     return sum(values) / len(values) if values else float("nan")
 
@@ -199,7 +201,8 @@ def _json(value: float) -> float | None:
     return value if value == value else None
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """In words, "-" for nan."""
     return f"{100 * share:.2f}" if share == share else "-"
 
 

@@ -26,6 +26,10 @@ def averaging(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
         raise ValueError(f"the decay of averaged weights is from 0 to below 1, not {decay}.")
 
     def update(averaged: Any, current: Any, steps: Tensor | int) -> None:
+        if not averaged[0].is_floating_point():  # such as positions in a window: no average of them
+            for mine, its in zip(averaged, current, strict=True):
+                mine.copy_(its)
+            return
         n = float(steps)
         ema = get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))  # type: ignore[no-untyped-call]
         ema(averaged, current, steps)

@@ -7,8 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from citysegzoo.losses import CombinedLoss, CrossEntropyLoss
+from citysegzoo.losses import (
+    CombinedLoss,
+    CrossEntropyLoss,
+    FocalLoss,
+    OhemCrossEntropyLoss,
+    SegmentationLoss,
+)
 from citysegzoo.training.distributed import Processes
+
+_PIXELWISE = (CrossEntropyLoss, FocalLoss, OhemCrossEntropyLoss)
 
 
 def part_weights(
@@ -19,10 +27,10 @@ def part_weights(
     The parts of a batch, taken one after the other or by several processes, have other numbers
     of labelled pixels; the mean of their cross entropies is not the cross entropy of the batch.
     Weighted by these factors it is, averaged over the processes as
-    :class:`~torch.nn.parallel.DistributedDataParallel` averages gradients. A loss with the
-    reduction ``"sum"`` is added up. All others (Dice, Lovasz, focal, sums of several losses) have
-    no such factors, or none that are known here: their parts count by their images, and the loss
-    of a batch is the mean of those of its parts.
+    :class:`~torch.nn.parallel.DistributedDataParallel` averages gradients. A loss that adds up
+    pixels (the reduction ``"sum"``) is added up. All others (focal, sums of several losses, Dice
+    and Lovasz, whose ``"sum"`` is over classes) have no such factors, or none that are known here:
+    their parts count by their images, and the loss of a batch is the mean of those of its parts.
 
     Args:
         criterion: The loss.
@@ -36,18 +44,24 @@ def part_weights(
         ValueError: If it is a sum of losses of which some are added up and some are not.
     """
     if isinstance(criterion, CombinedLoss) and len(targets) * processes.world_size > 1:
-        reductions = {getattr(loss, "reduction", "mean") for loss in criterion.losses}
-        if len(reductions) > 1:
+        kinds = {_adds_up_pixels(loss) for loss in criterion.losses}
+        if len(kinds) > 1:
             raise ValueError(
                 "a sum of losses of which some add up pixels and some average cannot be taken in "
                 "parts: train in one process and without --accumulate, or with one of them."
             )
-        criterion = criterion.losses[0] if reductions == {"sum"} else criterion
-    if getattr(criterion, "reduction", "mean") == "sum":
+        criterion = criterion.losses[0] if kinds == {True} else criterion
+    if _adds_up_pixels(criterion):
         return [torch.tensor(float(processes.world_size), device=t.device) for t in targets]
     weights = [_weight(criterion, target) for target in targets]
     total = processes.sum(torch.stack(weights).sum())
     return [w * processes.world_size / total.clamp(min=1e-12) for w in weights]
+
+
+def _adds_up_pixels(criterion: nn.Module) -> bool:
+    """Whether a loss is that of its parts added up; the zoo's other losses add up classes."""
+    over_classes = isinstance(criterion, SegmentationLoss) and not isinstance(criterion, _PIXELWISE)
+    return getattr(criterion, "reduction", "mean") == "sum" and not over_classes
 
 
 def _weight(criterion: nn.Module, target: Tensor) -> Tensor:

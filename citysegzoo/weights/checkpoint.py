@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import json
 import mmap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -117,24 +118,27 @@ def load_checkpoint(path: str | Path) -> dict[str, Tensor]:
         OSError: If there is no such file, or it may not be read.
         ValueError: If it is no whole safetensors file.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
+
+    with _reading(path):
+        tensors = load_file(path)
+    return {name: _usable(tensor) for name, tensor in tensors.items()}
+
+
+@contextmanager
+def _reading(path: str | Path) -> Iterator[None]:
+    """Say in one sentence that a safetensors file cannot be read."""
+    from safetensors import SafetensorError
 
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no weights file {path}.")
-    _require_readable(Path(path))
+    Path(path).open("rb").close()  # what keeps it from being opened does not make it damaged
     try:
-        tensors = load_file(path)
+        yield
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
         raise ValueError(
             f"{path} is no whole safetensors file ({error}); fetch it again."
         ) from error
-    return {name: _usable(tensor) for name, tensor in tensors.items()}
-
-
-def _require_readable(path: Path) -> None:
-    """Raise what keeps a file from being opened, which does not make it a damaged one."""
-    path.open("rb").close()
 
 
 def _usable(tensor: Tensor) -> Tensor:
@@ -195,35 +199,23 @@ def read_header(path: str | Path) -> dict[str, str]:
         OSError: If there is no such file, or it may not be read.
         ValueError: If it is no whole safetensors file.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no weights file {path}.")
-    _require_readable(Path(path))
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} is no whole safetensors file ({error}); fetch it again."
-        ) from error
+    with _reading(path), safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
 
 
 def stored_dtype(path: str | Path) -> torch.dtype | None:
     """The floating-point type of all weights in a safetensors file, None where there are several.
 
     Raises:
+        OSError: If there is no such file, or it may not be read.
         ValueError: If it is no whole safetensors file.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            stored = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} is no whole safetensors file ({error}); fetch it again."
-        ) from error
+    with _reading(path), safe_open(path, framework="pt") as file:
+        stored = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     kinds = [kind for kind, name in _DTYPES.items() if kind.is_floating_point and name in stored]
     return kinds[0] if len(kinds) == 1 else None
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from citysegzoo.data.labels import LABEL_SETS, LabelSet
 from citysegzoo.encoders.mit import LICENCE
-from citysegzoo.files import replacing
+from citysegzoo.files import write
 from citysegzoo.weights.checkpoint import load_checkpoint, read_header
 from citysegzoo.weights.hub import commit_of, fetch, fetch_any, file_sha256
 
@@ -129,8 +129,7 @@ def lock(path: Path = PINS) -> list[str]:
             "sha256": file_sha256(file),
         }
         lines.append(f"{record.repository}: {file.name} at {commit_of(file)}")
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(pins, indent=2, sort_keys=True) + "\n")
+    write(path, json.dumps(pins, indent=2, sort_keys=True) + "\n")
     return lines
 
 
