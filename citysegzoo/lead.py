@@ -32,14 +32,18 @@ def lead(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def leading_classes(logits: Tensor) -> Tensor:
+def leading_classes(logits: Tensor, *, refuse_nan: bool = False) -> Tensor:
     """The leading class of every pixel: ``logits.argmax(1)``.
 
     Args:
         logits: ``(N, C, H, W)``, floating point, in any memory layout.
+        refuse_nan: Whether NaN raises, which on other devices than a CPU is not looked for.
 
     Returns:
         ``(N, H, W)``, uint8 of at most 256 classes, else int64.
+
+    Raises:
+        ValueError: If a logit is NaN and that is refused.
     """
     number, classes, height, width = logits.shape
     dtype = torch.uint8 if classes <= 256 else torch.int64
@@ -51,5 +55,8 @@ def leading_classes(logits: Tensor) -> Tensor:
         for rows in (slice(first, first + step) for first in range(0, height, step)):
             some = image[:, rows].transpose(0, 1)
             top, found = lead(some)
-            own[rows] = some.argmax(1) if top.isnan().any() else found
+            nan = bool(top.isnan().any())
+            if nan and refuse_nan:
+                raise ValueError("the logits hold NaN: the network has diverged, or its input has.")
+            own[rows] = some.argmax(1) if nan else found
     return leaders

@@ -45,8 +45,8 @@ How the recipes were adapted: optimiser, learning rate, schedule, batch size, lo
 are the report's, and train.py's own where the report does not say (the last column below: AdamW,
 0.001, cosine, batches of 8). Frames are not resized; every network sees crops of {crop} of
 whole-size frames, and is scored on whole frames; class weights are those of CamVid's pixels by the
-report's formula; nothing is pretrained, as most ResNets of the reports are. Scores are taken every
-fifth epoch, and the best is kept unless the report keeps its last or that of the lowest loss.
+report's formula; nothing is pretrained, though most of the reports' ResNets are. Scores are taken
+every fifth epoch, and the best is kept unless the report keeps its last or that of the lowest loss.
 Schedules that count epochs count them as in the report: the rate of `unet.stevens2020_baseline`,
 which falls tenfold after each of its 3 epochs there, is next to nothing after the fifth here. [Left
 out](#left-out) are larger networks.
@@ -132,7 +132,7 @@ MEASURED = """
 ## Measured on CamVid
 
 Mean IoU over the 11 classes, from one confusion matrix over the split, single scale, in percent.
-Not said in the report, and train.py's own here, is what the last column names.
+The last column names what the report leaves unsaid: train.py's own here.
 
 """
 RATES = """

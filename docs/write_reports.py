@@ -55,8 +55,8 @@ this project's own scores. Where the evidence supports another figure, both are 
 these runs are published here.
 
 A recipe is data that a training can run, in the names of `citysegzoo.losses.create_loss` and of
-`citysegzoo.recipe.Recipe`; "not said" is what neither report nor code says, and its notes tell what
-had to be read into them.
+`citysegzoo.recipe.Recipe`; "not said" is what neither report nor code says; the notes tell what
+had to be assumed.
 
 | report | what they built and found | names here |
 |---|---|---|
@@ -126,12 +126,33 @@ def recipes(report: Report) -> Iterator[str]:
         )
         rows.append((f"`{variant.name}`", *cells))
         for note in variant.recipe.notes:
-            notes.setdefault(note, []).append(f"`{variant.name}`")
+            notes.setdefault(note, []).append(variant.name)
     yield table(("model", *RECIPE_COLUMNS), rows)
-    yield "\n".join(
-        f"- {'All' if len(models) == len(report.variants) else ', '.join(models)}: {note}"
-        for note, models in notes.items()
+    name = report.variants[-1].name
+    yield "To train one so, and to score it by the protocol of Cityscapes:"
+    yield (
+        "```sh\n"
+        f"python examples/train.py --model {name} --data cityscapes --root cityscapes \\\n"
+        "    --output runs/mine\n"
+        "python examples/evaluate.py --model runs/mine/best.safetensors --data cityscapes "
+        "--root cityscapes\n"
+        "```"
     )
+    yield "\n".join(f"- {of(models, report)}: {note}" for note, models in notes.items())
+
+
+def of(models: Sequence[str], report: Report) -> str:
+    """Several models of a report in few words: all, all of an architecture, or their names."""
+    if len(models) == len(report.variants):
+        return "All"
+    said = []
+    for kind in dict.fromkeys(model.partition(".")[0] for model in models):
+        these = [model for model in models if model.partition(".")[0] == kind]
+        every = [v.name for v in report.variants if v.name.partition(".")[0] == kind]
+        whole = len(these) == len(every) > 2
+        said += [f"all of `{kind}`"] if whole else [f"`{model}`" for model in these]
+    text = ", ".join(said)
+    return text[0].upper() + text[1:]
 
 
 def by_class(report: Report) -> Iterator[str]:

@@ -259,3 +259,16 @@ def test_options_that_would_spoil_a_model(name: str, options: dict, message: str
 def test_an_output_stride_is_a_whole_number() -> None:
     with pytest.raises(TypeError, match="output_stride must be a whole number"):
         citysegzoo.create_model("fcn_resnet18", output_stride=8.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"timm_options": {"output_stride": 8}, "output_stride": 16}, "output_stride is given twi"),
+        ({"timm_options": {"out_indices": (4, 2, 0)}}, "name out_indices in rising order"),
+        ({"timm_options": 3}, "timm_options"),
+    ],
+)
+def test_timm_options_that_do_not_fit(options: dict, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        citysegzoo.create_encoder("timm/resnet18", **options)

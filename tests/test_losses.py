@@ -851,3 +851,16 @@ def test_a_void_image_among_others_is_no_loss() -> None:
     assert not both[1].nan_to_num(0).any()
     mean = losses.IoULoss(include_absent=True, per_image=True)
     torch.testing.assert_close(mean(logits[:2], torch.cat([target[:1], void])), alone)
+
+
+@pytest.mark.parametrize("options", [{"min_kept": 40, "threshold": 0.0}, {"fraction": 0.1}])
+def test_ohem_keeps_no_more_than_asked_where_pixels_are_certain(options: dict[str, Any]) -> None:
+    """A float32 loss is exactly 0 from a margin of 17 on; such pixels are as hard as each other."""
+    target = torch.zeros(1, 20, 20, dtype=torch.long)
+    logits = torch.zeros(1, 2, 20, 20)
+    logits[:, 0] = 40.0
+    logits.flatten(2)[0, 0, :39] = 0.0  # one fewer than are kept
+    loss = losses.create_loss("ohem_cross_entropy", **options)
+    assert float(loss(logits, target)) == pytest.approx(39 / 40 * np.log(2), rel=1e-5)
+    each = losses.create_loss("ohem_cross_entropy", reduction="none", **options)(logits, target)
+    assert int((each > 0).sum()) == 39

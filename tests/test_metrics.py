@@ -478,3 +478,12 @@ def test_an_ignored_class_has_no_score_anywhere() -> None:
         scores = confusion.scores(names, absent=absent)
         assert math.isnan(scores.category_iou["void"])
         assert scores.mean_category_iou == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_logits_that_are_no_numbers_earn_nothing() -> None:
+    confusion = ConfusionMatrix(3)
+    logits = torch.randn(1, 3, 4, 4)
+    logits[0, 2, 1, 1] = float("nan")
+    with pytest.raises(ValueError, match="the logits hold NaN"):
+        confusion.update(logits, torch.zeros(1, 4, 4, dtype=torch.long))
+    assert confusion.counts.sum() == 0

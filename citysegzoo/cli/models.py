@@ -183,7 +183,7 @@ def _print_weights(title: str, card: Mapping[str, Any], labels: LabelSet, where:
     facts = {
         "trained on": card.get("data"),
         "classes": f"{len(labels)}: {', '.join(labels.classes)}",
-        "score": mean is not None and f"{100 * mean:.1f} % {'; '.join(filter(None, said))}",
+        "score": mean is not None and f"{100 * mean:.2f} % {'; '.join(filter(None, said))}",
         **{
             f"  {name}": "-" if iou is None else f"{100 * iou:.1f} %"
             for name, iou in score.get("class_iou", {}).items()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from citysegzoo.base import Encoder
-from citysegzoo.registry import check_name, suggestion
+from citysegzoo.registry import check_mapping, check_name, suggestion
 
 
 class TimmEncoder(Encoder):
@@ -40,6 +40,7 @@ class TimmEncoder(Encoder):
         timm_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        check_mapping("timm_options", timm_options)
         self.pretrained_tag = name
         for option in timm_options or {}:
             # What is set elsewhere, and what would read files or fetch something.
@@ -51,6 +52,8 @@ class TimmEncoder(Encoder):
                 )
         self.timm_options = {"in_chans": in_channels, "features_only": True, **(timm_options or {})}
         if output_stride is not None:
+            if "output_stride" in self.timm_options:
+                raise ValueError("output_stride is given twice: leave it out of timm_options.")
             if output_stride not in (8, 16, 32):
                 raise ValueError(f"output_stride is 8, 16 or 32, not {output_stride!r}.")
             self.timm_options["output_stride"] = output_stride
@@ -59,6 +62,11 @@ class TimmEncoder(Encoder):
         info = self.backbone.feature_info
         self.channels = tuple(info.channels())
         self.strides = tuple(info.reduction())
+        if list(self.strides) != sorted(self.strides):
+            raise ValueError(
+                f"the features of {name!r} have strides {self.strides}, but an encoder gives the "
+                "finest first: name out_indices in rising order."
+            )
         self.channels_last = str(getattr(self.backbone, "output_fmt", "NCHW")).endswith("NHWC")
 
     def _build(self, name: str) -> Any:

@@ -46,7 +46,9 @@ def lovasz_softmax_loss(
         per_image: Whether each image has losses of its own; else they are of the whole batch.
         ignore_index: Label of the pixels that do not count; None if all do.
         class_weights: ``(C,)``, of the losses of the classes.
-        reduction: Over the classes present; ``"none"`` gives ``(C,)`` or, per image, ``(N, C)``.
+        reduction: Over the classes present; ``"none"`` gives ``(C,)`` or, per image, ``(N, C)``,
+            whose mean is over all that are present, where the paper's code has that of each
+            image's own mean.
         upsample: Whether logits of another size are enlarged to the target's.
 
     Raises:

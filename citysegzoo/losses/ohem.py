@@ -59,7 +59,12 @@ def ohem_cross_entropy_loss(
         keep = torch.minimum((count.to(dtype) * share).long(), count).clamp(min=1)
     # min_kept=0 leaves it to the threshold: nothing is as hard as infinity.
     last = ordered.gather(0, (keep - 1).clamp(min=0)[None]).where(keep > 0, torch.inf)
-    kept = (hardness >= last) | hardness.isnan()  # what is no number is not to be hidden
+    # Of pixels as hard as the last, only as many as there is room for: a float32 loss is exactly 0
+    # from a margin of 17 on, and where those are many, the mean would be that of nearly all pixels.
+    harder, ties = (hardness > last) & valid, (hardness == last) & valid
+    room = keep - harder.sum()
+    kept = harder | (ties & (ties.flatten().cumsum(0).view_as(ties) <= room))
+    kept = kept | hardness.isnan()  # what is no number is not to be hidden
     if fraction is None:
         kept = kept | (statistics.log_probability.detach().exp() < threshold)
     kept = kept & valid

@@ -70,7 +70,8 @@ class ConfusionMatrix:
 
         Raises:
             TypeError: If the target is not made of integers.
-            ValueError: If shapes do not match, or a label that counts is not 0 to C - 1.
+            ValueError: If shapes do not match, a label that counts is not 0 to C - 1, or logits on
+                the CPU hold NaN.
         """
         prediction, target = self._checked(prediction, target)
         if not target.numel():
@@ -219,7 +220,7 @@ class ConfusionMatrix:
                     f"target (N, H, W), but {shapes}; labels must be integers."
                 )
             batch = prediction if prediction.ndim == 4 else prediction[None]
-            prediction = leading_classes(batch).view(target.shape)
+            prediction = leading_classes(batch, refuse_nan=True).view(target.shape)
         elif prediction.is_complex() or prediction.dtype == torch.bool:
             raise TypeError(f"prediction must hold labels or logits, not {prediction.dtype}.")
         if prediction.shape != target.shape:

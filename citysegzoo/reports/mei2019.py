@@ -80,10 +80,12 @@ _RECIPE = Recipe(
     batch_size=8,
     augmentation=Augmentation(crop=(513, 513)),
     encoder_weights="resnet101.tv_in1k",
+    kept="last",
     notes=(
-        "Momentum, weight decay (on all parameters), ignored void, normalisation and crop size are "
-        "from the code that the report builds on (github chenxi116/DeepLabv3.pytorch @046818d); "
-        "the crop agrees with the 33x33 map the report names.",
+        "Momentum, weight decay (on all parameters), ignored void, normalisation, crop size and "
+        "that the last weights are kept are from the code that the report builds on (github "
+        "chenxi116/DeepLabv3.pytorch @046818d); the crop agrees with the 33x33 map the report "
+        "names.",
         "That code flips and scales too; the report says no augmentation, so only the crop is "
         "kept.",
         "A batch size of 16 was tried too and scored lower.",

@@ -158,6 +158,8 @@ _RECIPE = Recipe(
     notes=(
         "Settings of the repository's last configuration; the factor was 0.1 before "
         "13 February 2020. Fewer than 100 epochs may have been run.",
+        "The code sets the rate after an epoch by that epoch's number: each drop comes one epoch "
+        "later than here.",
         "The mean IoU that decides is that of validation crops, augmented as in training; a "
         "smaller last batch is left out.",
     ),
