@@ -33,6 +33,18 @@ class Encoder(nn.Module):
     publisher: Literal["timm", "smp"] = "timm"
     timm_options: Mapping[str, Any] = {}
 
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Features of images.
+
+        Args:
+            x: ``(N, in_channels, H, W)``, floating point, preprocessed; both sides at least 32.
+
+        Returns:
+            ``(N, channels[i], h_i, w_i)`` for each stride, ``h_i`` being ``H / strides[i]`` rounded
+            up or down.
+        """
+        raise NotImplementedError
+
     def load_published_weights(self, state_dict: Mapping[str, Tensor]) -> None:
         """Load, strictly, the weights of the publisher's network of the same layers."""
         self.load_state_dict(state_dict)
@@ -78,3 +90,15 @@ class Decoder(nn.Module):
     channels: int
     stride: int
     unpools: bool = False
+
+    def forward(self, features: Any) -> Tensor:
+        """The map from which a classifier makes logits.
+
+        Args:
+            features: What the encoder gives: a list of ``(N, channels[i], h_i, w_i)``, or, for a
+                decoder that unpools, :class:`PooledFeatures`.
+
+        Returns:
+            ``(N, channels, h, w)``, of the size of the feature of this stride, where there is one.
+        """
+        raise NotImplementedError

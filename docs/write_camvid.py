@@ -12,6 +12,7 @@ import argparse
 import csv
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -286,7 +287,7 @@ def row(run: dict[str, Any]) -> list[str]:
 
 def loss_of(run: dict[str, Any]) -> str:
     """The loss that a run's command gives, or its recipe's, or train.py's own."""
-    if "--loss" in run["card"]["command"].split():
+    if "--loss" in last_command(run):
         return setting(run, "--loss")
     recipe = citysegzoo.model_info(run["card"]["model"]).recipe
     return recipe.loss if recipe and recipe.loss else "cross_entropy"
@@ -370,9 +371,14 @@ def same_here(one: str, other: str) -> bool:
     return networks[0] == networks[1] and recipes[0] == recipes[1]
 
 
+def last_command(run: dict[str, Any]) -> list[str]:
+    """The words of the command that made the weights: that of those it began with comes before."""
+    return shlex.split(run["card"]["command"].rpartition(" && ")[2])
+
+
 def setting(run: dict[str, Any], name: str, count: int = 1) -> str:
     """What follows an option in the command of a run."""
-    words = run["card"]["command"].split()
+    words = last_command(run)
     start = words.index(name) + 1
     return " ".join(words[start : start + count])
 

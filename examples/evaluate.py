@@ -22,20 +22,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import citysegzoo
-from citysegzoo.cli.common import check_file_writable
+from citysegzoo.cli.common import check_file_writable, trained
 from citysegzoo.data import CAMVID_11, CITYSCAPES_34, CamVid, Cityscapes, LabelSet
 from citysegzoo.data.cityscapes import LABELS as CITYSCAPES_VALUES
 from citysegzoo.files import write, write_image
-from citysegzoo.hardware import find_device
-from citysegzoo.images import read_ids
+from citysegzoo.inference import Segmenter
 from citysegzoo.metrics import CityscapesEvaluator, ConfusionMatrix
 from citysegzoo.metrics.folders import FramePair, Pairing, find_instances
 
@@ -62,7 +61,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def ids_of(labels: LabelSet, data: str) -> Tensor:
+def ids_of(labels: LabelSet, data: str) -> npt.NDArray[np.uint8]:
     """What is written and scored for each class of the model: label ids for Cityscapes."""
     identity = {i: i for i in range(len(CAMVID_11))}
     # Of a category nothing says which of its label ids is meant, so it is not among these.
@@ -73,50 +72,34 @@ def ids_of(labels: LabelSet, data: str) -> Tensor:
     for label_set, class_of in known:
         if labels.classes == label_set.classes:
             id_of = {cls: value for value, cls in class_of.items()}
-            return torch.tensor([id_of[i] for i in range(len(labels))], dtype=torch.uint8)
+            return np.array([id_of[i] for i in range(len(labels))], np.uint8)
     raise ValueError(
         f"the model tells the classes of {labels.name} apart, which cannot be turned into those "
         f"that {data} is scored for ({' or '.join(label_set.name for label_set, _ in known)})."
     )
 
 
-def logits_at(model: citysegzoo.SegmentationModel, image: Tensor, scale: float) -> Tensor:
-    """Logits ``(1, C, H, W)`` at full size of an image predicted at a scale."""
-    size = image.shape[-2:]
-    if scale != 1:
-        scaled = [round(scale * side) for side in size]
-        image = F.interpolate(image, scaled, mode="bilinear", antialias=True)
-    return F.interpolate(model(image), size, mode="bilinear")
-
-
-@torch.inference_mode()
-def predict(
-    model: citysegzoo.SegmentationModel, pixels: Tensor, scales: list[float], flip: bool
-) -> dict[str, Tensor]:
-    """The class of each pixel by protocol; the last one is what was asked for."""
-    image = model.preprocessing(pixels[None].to(next(model.parameters()).device))
-    if len(scales) == 1 and not flip:
-        name = "single scale" if scales == [1.0] else f"single scale {scales[0]:g}"
-        return {name: logits_at(model, image, scales[0])[0].argmax(0).cpu()}
-    total = torch.zeros((), device=image.device)
-    for scale in scales:
-        total = total + logits_at(model, image, scale).softmax(1)
-        if flip:
-            total = total + logits_at(model, image.flip(-1), scale).flip(-1).softmax(1)
-    name = f"average of scales {' '.join(f'{s:g}' for s in scales)}{' and flip' if flip else ''}"
-    return {**predict(model, pixels, [1.0], False), name: total[0].argmax(0).cpu()}
+def segmenters(
+    model: citysegzoo.SegmentationModel, args: argparse.Namespace
+) -> dict[str, Segmenter]:
+    """What is scored by protocol, in float32 and unchanged layers; the last is what was asked."""
+    exact: dict[str, Any] = {"device": args.device, "precision": "fp32"}
+    exact |= {"fold": False, "channels_last": False}
+    scales = [f"{scale:g}" for scale in args.scales]
+    asked = Segmenter(model, scales=args.scales, flip=args.flip, **exact)
+    if len(scales) == 1 and not args.flip:
+        return {"single scale" if scales == ["1"] else f"single scale {scales[0]}": asked}
+    name = f"average of scales {' '.join(scales)}{' and flip' if args.flip else ''}"
+    return {"single scale": Segmenter(model, **exact), name: asked}
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if args.output:
         check_file_writable(args.output)
-    if Path(args.model).exists() or "/" in args.model:
-        model = citysegzoo.load(args.model)
-    else:
-        model = citysegzoo.create_model(args.model, pretrained=True)
-    model.to(find_device(args.device))
+    model = trained(args.model, None)
     ids = ids_of(model.labels, args.data)
+    protocols = segmenters(model, args)
 
     official = args.data == "cityscapes"
     dataset: Cityscapes | CamVid
@@ -135,12 +118,9 @@ def main(argv: list[str] | None = None) -> None:
     # One frame at a time: memory does not grow with the number of images.
     evaluators: dict[str, CityscapesEvaluator | ConfusionMatrix] = {}
     frames = DataLoader(dataset, batch_size=None, num_workers=args.workers)
-    for files, (pixels, target) in zip(
-        dataset.files, tqdm(frames, unit="image", disable=None), strict=True
-    ):
-        photo, truth = files
-        for protocol, classes in predict(model, pixels, args.scales, args.flip).items():
-            labels = ids[classes]
+    for i, (pixels, target) in enumerate(tqdm(frames, unit="image", disable=None)):
+        for protocol, segmenter in protocols.items():
+            labels = ids[segmenter(pixels.permute(1, 2, 0).numpy()).labels]
             if not scored:
                 continue
             if protocol not in evaluators:
@@ -149,11 +129,12 @@ def main(argv: list[str] | None = None) -> None:
                     if official
                     else ConfusionMatrix(len(model.labels), dataset.labels.ignore_index)
                 )
-            beside = truth.with_name(truth.name.replace("_labelIds", "_instanceIds"))
-            evaluators[protocol].update(labels, target, *([read_ids(beside)] if instances else []))
+            more = [dataset.read_instances(i)] if instances else []
+            evaluators[protocol].update(labels, target, *more)
         if args.save_labels:  # of the last protocol, which is the one that was asked for
+            photo = dataset.files[i][0]
             name = f"{photo.stem.removesuffix('_leftImg8bit')}_labels.png"
-            write_image(Image.fromarray(labels.numpy()), args.save_labels / name)
+            write_image(Image.fromarray(labels), args.save_labels / name)
 
     result: dict[str, Any] = {"model": args.model, "data": args.data, "split": args.split}
     result |= {"images": len(dataset), "protocols": {}}

@@ -19,15 +19,16 @@ from citysegzoo.base import Encoder
 from citysegzoo.layers import BatchNorm2d, KaimingConv2d
 from citysegzoo.registry import register_encoder
 
-_BLOCKS = {
+BLOCKS = {
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
     50: (3, 4, 6, 3),
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
+"""Blocks of each stage by depth: basic ones to 34, bottlenecks from 50 on."""
 
-DEPTHS = tuple(_BLOCKS)
+DEPTHS = tuple(BLOCKS)
 """The depths there are."""
 
 
@@ -143,7 +144,7 @@ class ResNetEncoder(Encoder):
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         stages = []
         inputs, dilation = width, 1
-        for i, (count, stage_width) in enumerate(zip(_BLOCKS[depth], widths, strict=True)):
+        for i, (count, stage_width) in enumerate(zip(BLOCKS[depth], widths, strict=True)):
             stride = self.strides[i + 1] // self.strides[i] if i else 1
             next_dilation = dilation if i == 0 or stride == 2 else 2 * dilation
             first_dilation = next_dilation if dilate_first else dilation

@@ -20,11 +20,12 @@ from citysegzoo.registry import suggestion
 from citysegzoo.weights.readers import (
     chenxi116,
     pytorch_unet,
+    segformer,
     smp,
     smp_segformer,
     torchvision,
 )
-from citysegzoo.weights.readers._common import StateDict, Suggestion, suggest
+from citysegzoo.weights.readers._common import StateDict, Suggestion
 from citysegzoo.weights.readers.chenxi116 import from_chenxi116_deeplabv3
 from citysegzoo.weights.readers.files import read_state_dict
 from citysegzoo.weights.readers.pytorch_unet import from_pytorch_unet
@@ -91,23 +92,6 @@ def _suggest_ours(state_dict: StateDict) -> Suggestion:
     )
 
 
-def _is_segformer(state_dict: StateDict) -> bool:
-    return any(key.startswith("segformer.") for key in state_dict) and any(
-        key.startswith("decode_head.") for key in state_dict
-    )
-
-
-def _suggest_segformer(state_dict: StateDict) -> Suggestion:
-    ours = from_transformers_segformer(state_dict)
-    return suggest(
-        segformer_variant(state_dict),
-        {},
-        ours,
-        first="encoder.stages.0.embed.weight",
-        classifier="classifier.conv.weight",
-    )
-
-
 LAYOUTS: tuple[Layout, ...] = (
     Layout("citysegzoo", "citysegzoo's own names", _is_ours, _suggest_ours, dict),
     Layout(
@@ -169,8 +153,8 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "transformers_segformer",
         "transformers' SegformerForSemanticSegmentation",
-        _is_segformer,
-        _suggest_segformer,
+        segformer.matches_segformer,
+        segformer.suggest_segformer,
         from_transformers_segformer,
     ),
 )

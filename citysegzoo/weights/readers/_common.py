@@ -9,15 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-StateDict = Mapping[str, Tensor]
+from citysegzoo.encoders.resnet import BLOCKS
 
-_RESNETS: dict[tuple[int, ...], dict[bool, int]] = {
-    (2, 2, 2, 2): {False: 18},
-    (3, 4, 6, 3): {False: 34, True: 50},
-    (3, 4, 23, 3): {True: 101},
-    (3, 8, 36, 3): {True: 152},
-}
-"""Depth of a ResNet by the blocks of its stages and whether they are bottlenecks."""
+StateDict = Mapping[str, Tensor]
 
 
 class Suggestion(NamedTuple):
@@ -115,7 +109,8 @@ def resnet_depth(state_dict: StateDict, prefix: str) -> int:
         for stage in (1, 2, 3, 4)
     )
     conv = state_dict.get(f"{prefix}layer1.0.conv2.weight")
-    depth = _RESNETS.get(blocks, {}).get(f"{prefix}layer1.0.conv3.weight" in state_dict)
+    bottleneck = f"{prefix}layer1.0.conv3.weight" in state_dict
+    depth = next((d for d, b in BLOCKS.items() if b == blocks and (d >= 50) == bottleneck), None)
     if depth is None or conv is None or tuple(conv.shape) != (64, 64, 3, 3):
         raise ValueError(
             f"the layers {prefix}layer1 to {prefix}layer4 are no plain ResNet-18, 34, 50, 101 or "

@@ -11,7 +11,13 @@ import re
 from torch import Tensor
 
 from citysegzoo.encoders.mit import SIZES
-from citysegzoo.weights.readers._common import StateDict, layer_rules, rename
+from citysegzoo.weights.readers._common import (
+    StateDict,
+    Suggestion,
+    layer_rules,
+    rename,
+    suggest,
+)
 
 # Stage (group 1 in the older names, 2 in the present ones) and block (3).
 _EMBED = r"segformer\.(?:encoder\.patch_embeddings\.(\d+)|stages\.(\d+)\.patch_embeddings)\."
@@ -82,6 +88,30 @@ def segformer_variant(state_dict: StateDict) -> str:
         ValueError: If a key is not one of that network's, or no SegFormer has those stages.
     """
     return variant_of(from_transformers_segformer(state_dict))
+
+
+def matches_segformer(state_dict: StateDict) -> bool:
+    """Whether the keys are of transformers' SegFormer with its decoder."""
+    return all(
+        any(key.startswith(part) for key in state_dict) for part in ("segformer.", "decode_head.")
+    )
+
+
+def suggest_segformer(state_dict: StateDict) -> Suggestion:
+    """The zoo's network for transformers' SegFormer.
+
+    Raises:
+        ValueError: As :func:`from_transformers_segformer` does, or if no SegFormer has those
+            stages.
+    """
+    ours = from_transformers_segformer(state_dict)
+    return suggest(
+        segformer_variant(state_dict),
+        {},
+        ours,
+        first="encoder.stages.0.embed.weight",
+        classifier="classifier.conv.weight",
+    )
 
 
 def variant_of(weights: StateDict) -> str:
