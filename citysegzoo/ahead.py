@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
+import numpy as np
 import PIL.Image
 
 Item = TypeVar("Item")
@@ -20,8 +21,9 @@ def read_ahead(
 ) -> Generator[tuple[Item, Future[Read]], None, None]:
     """Read items in threads, in their order, at most some ahead; closing it ends the threads.
 
-    A PIL image is read before the next item is asked for: it may be an open file that its iterator
-    moves on to the next frame, or the same one again, and two threads may not read that at once.
+    A PIL image or an array is read before the next item is asked for: it may be an open file that
+    its iterator moves on to the next frame, or a buffer that the next frame is written to, and two
+    threads may not read one image at once.
 
     Args:
         items: Anything iterable, such as a reader of video frames; iterated in one thread.
@@ -43,7 +45,7 @@ def read_ahead(
         if item is _END:
             return item, None
         reading = readers.submit(read, item)
-        if isinstance(item, PIL.Image.Image):
+        if isinstance(item, PIL.Image.Image | np.ndarray):
             wait([reading])
         return item, reading
 

@@ -232,7 +232,12 @@ def _upright_rgb(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
 
 def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
-        return _scaled(np.asarray(image)).convert("RGB")
+        values = np.asarray(image)
+        grey = _scaled(values).convert("RGB")
+        clear = image.info.get("transparency")  # the one value that is
+        if isinstance(clear, int):
+            grey.paste("white", mask=PIL.Image.fromarray(values == clear))
+        return grey
     if image.has_transparency_data:
         white = PIL.Image.new("RGBA", image.size, "white")
         return PIL.Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
@@ -290,7 +295,7 @@ def _from_array(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         raise ValueError(
             f"an image array must be (H, W, 3) in RGB order or (H, W), not {array.shape}; {hint}."
         )
-    return np.require(array, np.uint8, ["C", "W"])
+    return np.array(array, np.uint8, order="C")  # a copy: the caller may write the next frame to it
 
 
 class _PixelsError(Exception):

@@ -181,9 +181,9 @@ def resize_by_matrices(x: Tensor, size: Sequence[int]) -> Tensor:
 
 def _resize_matrix(inputs: int, outputs: int, device: torch.device) -> Tensor:
     """``(outputs, inputs)``: triangles of one input pixel, wider where the image gets smaller."""
-    places = torch.arange(inputs, device=device) + 0.5
+    places = torch.arange(inputs, dtype=torch.float32, device=device) + 0.5
     step = torch.as_tensor(inputs, dtype=torch.float32, device=device) / outputs
-    centers = (torch.arange(outputs, device=device) + 0.5) * step
+    centers = (torch.arange(outputs, dtype=torch.float32, device=device) + 0.5) * step
     distance = (places - centers[:, None]).abs() / step.clamp(min=1)
     weights = (1 - distance).clamp(min=0)
     return weights / weights.sum(1, keepdim=True)

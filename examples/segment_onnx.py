@@ -20,6 +20,20 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 
+def read(path: Path) -> Image.Image:
+    """A photograph in RGB: turned as EXIF says, 16 bits scaled to 8, transparency over white."""
+    with Image.open(path) as opened:
+        photo = ImageOps.exif_transpose(opened)
+    if photo.mode == "F" or photo.mode.startswith("I"):
+        values = np.asarray(photo)
+        top = 1 if values.dtype.kind == "f" else 65535
+        photo = Image.fromarray((values * (255 / top) + 0.5).astype(np.uint8))
+    elif photo.has_transparency_data:
+        white = Image.new("RGBA", photo.size, "white")
+        photo = Image.alpha_composite(white, photo.convert("RGBA"))
+    return photo.convert("RGB")
+
+
 def prepared(pixels: np.ndarray, about: dict[str, Any]) -> np.ndarray:
     """The photograph ``(H, W, 3)`` as the model takes it, a batch of one ``(1, 3, H, W)``."""
     if about["input"] == "pixels":  # 8-bit RGB: the preprocessing is part of the model
@@ -62,13 +76,16 @@ def main(argv: list[str] | None = None) -> None:
         raise ValueError(f"{args.model} was not written by `citysegzoo export`.")
     about = {key: json.loads(value) for key, value in entries.items()}
 
-    with Image.open(args.photo) as opened:
-        photo = ImageOps.exif_transpose(opened).convert("RGB")
-    labels = segment(session, about, photo)
+    if len(about["classes"]) > 256:
+        raise ValueError(f"label maps are 8-bit; the model has {len(about['classes'])} classes.")
+    output = args.output or Path(f"{args.photo.stem}_labels.png")
+    if output.exists() and output.samefile(args.photo):
+        raise ValueError(f"{output} is to be read and written; name another --output.")
+
+    labels = segment(session, about, read(args.photo))
 
     picture = Image.fromarray(labels)
     picture.putpalette([value for color in about["palette"] for value in color])
-    output = args.output or Path(f"{args.photo.stem}_labels.png")
     picture.save(output)
 
     counts = np.bincount(labels.flatten(), minlength=len(about["classes"]))

@@ -1,6 +1,6 @@
 """Runs of train.py that differ in one thing, and how they are told side by side.
 
-What compare_atrous_rates.py and compare_losses.py have in common; not a script by itself. Every
+What the compare_*.py scripts have in common; not a script by itself. Every
 run is a folder: a finished one is skipped, an interrupted one resumed, so that the same command
 can be given again until all is done.
 """

@@ -1,6 +1,8 @@
 """Exported models give what the model gives, at sizes they were not recorded at."""
 
+import io
 import json
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from citysegzoo import SegmentationModel, compose, create_model
 from citysegzoo.cli import main
 from citysegzoo.data import DEMO_IMAGE
 from citysegzoo.export import METADATA, export_onnx, export_torch
+from citysegzoo.images import read_image
 from citysegzoo.layers import resize_by_matrices
 
 onnx = pytest.importorskip("onnx")
@@ -358,7 +361,7 @@ def test_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "m.onnx"
     assert main(["export", "unet.small", "--output", str(out)]) == 0
     said, errors = capfd.readouterr()
-    assert "input: uint8, RGB, any size" in said
+    assert "input: uint8, RGB, any size from 32 x 32" in said
     assert "output: class of each pixel, 11 classes (camvid11)" in said
     assert f"written: {out}" in said
     assert said.count("\n") == 3
@@ -448,3 +451,41 @@ def test_import_stays_light() -> None:
     program = "import citysegzoo, citysegzoo.cli, citysegzoo.export, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert not {"onnx", "onnxruntime", "onnxscript"} & set(done.stdout.split())
+
+
+def test_example_reads_photographs_as_segment_does(tmp_path: Path) -> None:
+    read = runpy.run_path(str(EXAMPLE))["read"]
+    rng = np.random.default_rng(0)
+    color = rng.integers(0, 256, (40, 48, 4), np.uint8)
+    pictures = {
+        "deep.png": Image.fromarray(rng.integers(0, 65536, (40, 48)).astype(np.uint16)),
+        "clear.png": Image.fromarray(color),
+        "grey.png": Image.fromarray(color[..., 0]),
+        "float.tiff": Image.fromarray(rng.random((40, 48)).astype(np.float32)),
+        "print.tiff": Image.fromarray(color, "CMYK"),
+    }
+    for name, made in pictures.items():
+        made.save(tmp_path / name)
+        assert np.array_equal(np.asarray(read(tmp_path / name)), read_image(tmp_path / name)), name
+
+
+@pytest.mark.parametrize("export", [export_onnx, export_torch])
+def test_autocast_of_the_caller_changes_nothing(export: Any, tmp_path: Path) -> None:
+    model = create_model("unet", widths=(4, 8), num_classes=3)
+    options = {"output": "logits", "size": (32, 32)}
+    plain = export(model, tmp_path / "plain", **options).read_bytes()
+    with torch.autocast("cpu", torch.bfloat16):
+        within = export(model, tmp_path / "within", **options).read_bytes()
+    if export is export_onnx:
+        assert within == plain
+    else:
+        program = torch.export.load(io.BytesIO(within))
+        kinds = {getattr(n.meta.get("val"), "dtype", None) for n in program.graph.nodes}
+        assert torch.bfloat16 not in kinds
+
+
+def test_preprocessing_of_other_than_color_images_is_not_known(tmp_path: Path) -> None:
+    model = create_model("unet", widths=(4, 8), num_classes=3, in_channels=4)
+    file = export_onnx(model, tmp_path / "m.onnx", input="images", check=False)
+    entries = {p.key: json.loads(p.value) for p in onnx.load(file).metadata_props}
+    assert entries["preprocessing"] is None

@@ -490,3 +490,17 @@ def test_replacing_where_files_have_no_rights(
 def test_replacing_impossible_targets(tmp_path: Path, name: str, error: type[OSError]) -> None:
     with raises(error, str(tmp_path)), replacing(tmp_path / name):
         pytest.fail("must not get here")
+
+
+def test_the_clear_value_of_16_bit_grey_is_white(tmp_path: Path) -> None:
+    values = np.full((40, 40), 30_000, np.uint16)
+    values[:2] = 0
+    PIL.Image.fromarray(values).save(tmp_path / "clear.png", transparency=0)
+    pixels = read_image(tmp_path / "clear.png")
+    assert (pixels[:2] == 255).all()
+    assert (pixels[2:] == 117).all()
+
+
+def test_arrays_are_copied() -> None:
+    array = np.zeros((40, 40, 3), np.uint8)
+    assert not np.shares_memory(read_image(array), array)

@@ -37,6 +37,7 @@ FOREIGN = {
     ".ci/matrix": "run by hand: it needs other Pythons",
     "PYTHONS=3.12": "as .ci/matrix",
     "hf": "huggingface_hub's own",
+    "git": "git's own",
     "export": "the shell's own",
     ".ci/audit": "run by hand: it needs a network",
 }

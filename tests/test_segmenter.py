@@ -4,13 +4,15 @@ import copy
 import gc
 import itertools
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
 import time
+import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -404,7 +406,8 @@ def naive(model: SegmentationModel, pixels: np.ndarray, scales, flip: bool) -> T
     size = image.shape[-2:]
     with torch.no_grad():
         for scale in scales:
-            scaled = resize_smoothly(image, [max(32, round(scale * side)) for side in size])
+            factor = max(scale, 32 / min(size))
+            scaled = resize_smoothly(image, [round(factor * side) for side in size])
             for mirrored in (False, True)[: 1 + flip]:
                 logits = model.coarse_logits(scaled.flip(-1) if mirrored else scaled)
                 logits = F.interpolate(
@@ -786,3 +789,61 @@ def test_labels_by_way_of_logits_at_full_size(monkeypatch: pytest.MonkeyPatch) -
     assert not enlarged
     assert (Segmenter(model, **exact, fused=False)(image).labels == fused).all()
     assert enlarged[0].shape == (1, 5, 97, 130)
+
+
+def test_a_failure_is_said_every_time(small) -> None:
+    """Python shows a warning of one text and line only once, unless told otherwise."""
+    segmenter = Segmenter(small, **PLAIN)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            assert len(list(segmenter.stream(["nope.jpg", picture(40, 40)]))) == 1
+    assert [str(w.message) for w in told] == ["nope.jpg does not exist; check the path."] * 3
+
+
+def test_results_of_a_buffer_that_is_filled_again(small) -> None:
+    """What a reader of video frames does: every result is of its own frame, and shows it."""
+    frames = [picture(40, 48, seed) for seed in range(6)]
+    buffer = np.empty_like(frames[0])
+
+    def reader() -> Iterator[np.ndarray]:
+        for frame in frames:
+            buffer[:] = frame
+            yield buffer
+            buffer[:] = 0
+
+    segmenter = Segmenter(small, **PLAIN)
+    for run in (segmenter.stream(reader(), batch_size=2), (small.segment(f) for f in reader())):
+        for frame, result in zip(frames, run, strict=True):
+            assert np.array_equal(result.image, frame)
+            assert np.array_equal(result.labels, segmenter(frame).labels)
+
+
+def test_a_compiled_segmenter_can_be_pickled(small) -> None:
+    segmenter = pickle.loads(pickle.dumps(Segmenter(small, **PLAIN, compile=True)))
+    assert "OptimizedModule" in repr(segmenter._network._logits) or hasattr(
+        segmenter._network._logits, "_torchdynamo_orig_callable"
+    )
+
+
+def test_tiles_and_views_whatever_the_default_device(small) -> None:
+    pixels = picture(70, 90)
+    for options in ({"tile": 48}, {"flip": True, "scales": (0.75, 1.0)}):
+        segmenter = Segmenter(small, **PLAIN, **options)
+        expected = segmenter(pixels).labels
+        with torch.device("meta"):
+            assert np.array_equal(segmenter(pixels).labels, expected)
+
+
+def test_scales_keep_the_aspect_and_fit_the_tiles(small) -> None:
+    seen = []
+    hook = small.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape))
+    try:
+        segmenter = Segmenter(small, **EXACT, scales=(0.5, 1.0))
+        seen.clear()  # of the network's own preparations
+        segmenter(picture(40, 96))
+    finally:
+        hook.remove()
+    assert [tuple(shape[-2:]) for shape in seen] == [(32, 77), (40, 96)]
+    with pytest.raises(ValueError, match="at scale 0.25 are smaller than the 32 pixels"):
+        Segmenter(small, tile=64, scales=(0.25, 1.0))

@@ -41,6 +41,7 @@ def add_parsers(commands: Commands) -> None:
 
 def _export(args: argparse.Namespace) -> int:
     from citysegzoo.export import export_onnx, export_torch
+    from citysegzoo.export.torch import min_size_of
 
     form = args.format or ("torch" if args.output and args.output.suffix == ".pt2" else "onnx")
     if args.output is None:
@@ -61,7 +62,8 @@ def _export(args: argparse.Namespace) -> int:
         )
     except ImportError as error:  # of what the extra installs
         raise ValueError(str(error)) from error
-    sizes = "{} x {}".format(*args.size) if args.size else "any size"
+    least = model.min_size if form == "onnx" else min_size_of(written)
+    sizes = "{} x {}".format(*args.size) if args.size else f"any size from {least} x {least}"
     print(
         f"input: {'float32, preprocessed' if args.images else 'uint8, RGB'}, {sizes}\n"
         f"output: {'logits' if args.logits else 'class of each pixel'}, {model.num_classes} "

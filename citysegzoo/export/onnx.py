@@ -66,7 +66,7 @@ def export_onnx(
         )
     proto = onnx.load_from_string(_recorded_onnx(plan))
     if check:
-        session = _session(proto.SerializeToString())
+        session = _session(proto.SerializeToString(), plan)
         plan.compare(lambda x: session.run(["logits"], {plan.input: x.numpy()})[0], "logits")
     if output == "labels":  # the logits were there to be compared
         del proto.graph.output[1:]
@@ -76,7 +76,7 @@ def export_onnx(
     onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in about.items()})
     data = proto.SerializeToString()
     if check and output == "labels":
-        labels = _session(data)
+        labels = _session(data, plan)
         plan.compare(lambda x: labels.run(None, {plan.input: x.numpy()})[0], "labels")
     return write(path, data)
 
@@ -126,12 +126,15 @@ def _declare_shape(declared: Any, plan: Plan) -> None:
         shape.dim.add(**({"dim_value": sizes[axis]} if name is None else {"dim_param": name}))
 
 
-def _session(data: bytes) -> Any:
+def _session(data: bytes, plan: Plan) -> Any:
     ort = _imported("onnxruntime", "checking what was exported")
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what is wrong is raised
     options.intra_op_num_threads = torch.get_num_threads()
-    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    try:
+        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of its own kinds
+        raise plan.refusal(error) from error
 
 
 def _imported(name: str, purpose: str) -> Any:

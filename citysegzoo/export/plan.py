@@ -121,7 +121,9 @@ class Plan:
                 "mean": list(preprocessing.mean),
                 "std": list(preprocessing.std),
                 "channel_order": preprocessing.channel_order,
-            },
+            }
+            if self.channels == 3  # nothing is known of others
+            else None,
             "size": None if self.size is None else list(self.size),
             "min_size": self.min_size,
             "card": dict(model.card),
@@ -131,7 +133,7 @@ class Plan:
     def _expected(self) -> list[tuple[Tensor, Tensor]]:
         """Other images than recorded, and the model's own logits of them."""
         images = self.others()
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
             logits = [self.graph.logits(one) for one in images]
         if not all(one.isfinite().all() for one in logits):
             raise ValueError(
@@ -194,7 +196,7 @@ def _difference(logits: Tensor, given: Tensor, kind: Output) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without what the exporters say on their way; what matters is raised."""
+    """In float32, and without what the exporters say on their way; what matters is raised."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     nowhere = io.StringIO()
@@ -203,6 +205,7 @@ def quiet() -> Iterator[None]:
             warnings.catch_warnings(),
             contextlib.redirect_stdout(nowhere),
             contextlib.redirect_stderr(nowhere),
+            torch.autocast("cpu", enabled=False),
         ):
             warnings.simplefilter("ignore")
             yield

@@ -7,6 +7,7 @@ import inspect
 import io
 import json
 import os
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,13 @@ def export_torch(
             loaded = torch.export.load(io.BytesIO(data)).module()
             plan.compare(lambda x: loaded(x).numpy(), output)
     return write(path, data)
+
+
+def min_size_of(path: str | os.PathLike[str]) -> int:
+    """The least height and width of images that a ``.pt2`` of :func:`export_torch` takes."""
+    with zipfile.ZipFile(path) as file:
+        name = next(name for name in file.namelist() if name.endswith(METADATA))
+        return int(json.loads(file.read(name))["min_size"])
 
 
 def _recorded_torch(plan: Plan) -> Any:

@@ -79,15 +79,24 @@ class Network:
             prepare(module)
         self._source: Callable[[], SegmentationModel | None] = weakref.ref(model)
         self._weights = [(weakref.ref(t), _state(t)) for t in _weights(model)]
-        self._logits: Callable[[Tensor], Tensor] = self.model.coarse_logits
+        self._compile = compile
         # CUDA graphs spare a GPU the launches, and write every result to the same place.
         self._graphs = compile and self.device.type == "cuda"
-        if compile:
-            mode = "reduce-overhead" if self._graphs else None
-            self._logits = torch.compile(self._logits, mode=mode)
+        self._logits = self._prepared_logits()
+
+    def _prepared_logits(self) -> Callable[[Tensor], Tensor]:
+        if not self._compile:
+            return self.model.coarse_logits
+        mode = "reduce-overhead" if self._graphs else None
+        return torch.compile(self.model.coarse_logits, mode=mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_source": _nothing, "_weights": []}  # a copy shares nothing
+        # A copy shares nothing, and compiles anew: what is compiled cannot be pickled.
+        return {**self.__dict__, "_source": _nothing, "_weights": [], "_logits": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._logits = self._prepared_logits()
 
     def _prepare(self, module: nn.Module) -> None:
         def prepared(weight: Tensor) -> Tensor:

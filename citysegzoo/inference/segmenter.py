@@ -33,7 +33,8 @@ class Segmenter:
 
     The model stays as it is: the segmenter has a copy of its own, which shares the weights that
     it can use unchanged. A model that is trained on, converted or loads other weights needs
-    another segmenter; this one then raises.
+    another segmenter; this one then raises. (Only what is written through ``weight.data`` or in
+    inference mode is not seen.)
 
     With ``precision="fp32", fold=False, channels_last=False`` labels are those of the model
     itself. Folding and channels last change logits by rounding alone, bf16 and fp16 by more: a
@@ -79,7 +80,8 @@ class Segmenter:
         if not isinstance(model, SegmentationModel):
             raise TypeError(
                 f"a Segmenter takes a SegmentationModel, not {type(model).__name__}; of a model "
-                "wrapped for training give its .module."
+                "wrapped for training give its .module, of a compiled one its ._orig_mod and "
+                "compile=True."
             )
         require_labels_that_fit(model)
         if not isinstance(scales, Iterable) or isinstance(scales, str):
@@ -91,6 +93,11 @@ class Segmenter:
         self.fused = check_flag("fused", fused)
         self._stride = max(model.encoder.strides)
         self.tile = None if tile is None else self._checked_tile(tile, model.min_size)
+        if self.tile and min(self.scales) * min(self.tile) < model.min_size:
+            raise ValueError(
+                f"tiles of {self.tile} at scale {min(self.scales):g} are smaller than the "
+                f"{model.min_size} pixels that the network takes; choose larger ones."
+            )
         self.overlap = self._checked_overlap(overlap)
         self._network = Network(
             model,
@@ -304,8 +311,8 @@ class Segmenter:
         image = network.images(_batch([pixels]))
         maps = []
         for scale in self.scales:
-            least = network.model.min_size
-            size = tuple(max(least, round(scale * side)) for side in image.shape[-2:])
+            least = network.model.min_size / min(image.shape[-2:])  # both sides by one factor
+            size = tuple(round(max(least, scale) * side) for side in image.shape[-2:])
             scaled = resize_smoothly(image, size)
             for mirrored in (False, True)[: 1 + self.flip]:
                 logits = network(scaled.flip(-1) if mirrored else scaled)

@@ -76,8 +76,8 @@ class Source(NamedTuple):
 
 
 def warn(failure: Failure) -> None:
-    """Say what failed in a warning."""
-    warnings.warn(str(failure), stacklevel=3)
+    """Say what failed in a warning, every time: Python shows the same text of a line only once."""
+    warnings.warn_explicit(str(failure), UserWarning, "citysegzoo", 1)
 
 
 def computed(

@@ -58,9 +58,11 @@ def tiling(size: int, tile: int, overlap: int, stride: int) -> Tiling:
     cells = math.ceil((size - tile) / stride)
     gaps = max(1, math.ceil(cells / (step // stride)))
     starts = sorted({min(i * cells // gaps * stride, size - tile) for i in range(gaps + 1)})
-    ramp = torch.minimum(torch.arange(tile), torch.arange(tile).flip(0)).double() + 0.5
+    # On the CPU whatever torch's default device is.
+    along = torch.arange(tile, dtype=torch.float64, device="cpu")
+    ramp = torch.minimum(along, along.flip(0)) + 0.5
     hat = (ramp / max(overlap, 1)).clamp(max=1)
-    total = torch.zeros(size, dtype=torch.float64)
+    total = torch.zeros(size, dtype=torch.float64, device="cpu")
     for start in starts:
         total[start : start + tile] += hat
     weights = [hat / total[start : start + tile] for start in starts]
@@ -183,7 +185,7 @@ def _rows(
     if old == new:
         rows = logits[:, start:stop].clone()
     else:
-        y = torch.arange(start, stop, dtype=torch.float64)
+        y = torch.arange(start, stop, dtype=torch.float64, device="cpu")
         if align_corners:
             source = y * ((old - 1) / max(new - 1, 1))
         else:
