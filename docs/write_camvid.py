@@ -102,6 +102,7 @@ QUESTIONS = {
             "plain, FCN": "fcn.xiang2020_baseline",
             "ResNet-50, FCN": "fcn_resnet50.xiang2020",
             "ResNet-101, ASPP": "aspp_resnet101.xiang2020",
+            "ResNet-50, DeepLabv3": "deeplabv3_resnet50.xiang2020",
         },
     ),
     "the pyramid, mei2019's DeepLabv3": (
