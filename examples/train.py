@@ -810,13 +810,14 @@ class Run:
     def fixed(self) -> dict[str, Any]:
         """What a run must have in common with the one it resumes."""
         model = {"model": self.model.name, "options": repr(self.model.blueprint.options)}
-        data = {"data": self.args.data, "images": self.batches.length, "files": self.files}
+        data = {"data": self.args.data, "images": self.batches.length}
         data |= {"labels": self.model.labels.name, "annotations": self.args.annotations}
         scored = {"validation images": len(self.val), "evaluate_every": self.args.evaluate_every}
         shared = {}
         if self.processes.world_size > 1 and not isinstance(self.criterion, CrossEntropyLoss):
             shared = {"processes": self.processes.world_size}  # each takes the loss of its part
-        return {**model, **data, **scored, **shared, **self.settings.as_dict()}
+        files = {"files": self.files}
+        return {**model, **data, **scored, **files, **shared, **self.settings.as_dict()}
 
     def write_log(self) -> None:
         """log.csv and curves.png, and TensorBoard's file where that is installed."""

@@ -108,7 +108,7 @@ def test_a_saved_model_is_shown(tmp_path: Path, capsys) -> None:
     folder = str(model.save_pretrained(tmp_path / "ours", card=card))
     assert main(["show", folder]) == 0
     said = capsys.readouterr().out
-    for part in ("unet.small\n", "3 classes", "(16, 32, 64, 128, 256)", "50.0 % mean IoU", "MIT"):
+    for part in ("unet.small\n", "3 classes", "(16, 32, 64, 128, 256)", "50.00 % mean IoU", "MIT"):
         assert part in said
     assert main(["show", folder, "-o", "up=bilinear"]) == 2
     assert "is built already" in capsys.readouterr().err

@@ -363,14 +363,14 @@ def test_interrupted(cam: Folders, tmp_path: Path, capsys, monkeypatch) -> None:
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    def half(path: Path, text: str, **_: object) -> None:
-        path.write_bytes(text[:100].encode())
+    def half(path: Path, data: bytes) -> None:
+        path.write_text(data[:100].decode())
         raise KeyboardInterrupt
 
     arguments = ["errors", *map(str, cam), "--labels", "camvid11", "--output", str(output)]
     for place, replacement in (
         ("citysegzoo.visualize.errors.boundary_distance", stop),
-        ("pathlib.Path.write_text", half),
+        ("pathlib.Path.write_bytes", half),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(place, replacement)
