@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from citysegzoo.cli.common import check_file_writable, trained
 from citysegzoo.data import CAMVID_11, CITYSCAPES_34, CamVid, Cityscapes, LabelSet
 from citysegzoo.data.cityscapes import LABELS as CITYSCAPES_VALUES
 from citysegzoo.files import write, write_image
+from citysegzoo.hardware import available_cores
 from citysegzoo.inference import Segmenter
 from citysegzoo.metrics import CityscapesEvaluator, ConfusionMatrix
 from citysegzoo.metrics.folders import FramePair, Pairing, find_instances
@@ -56,7 +56,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     args = p.parse_args(argv)
     if min(args.scales) <= 0:
         p.error("--scales must be above 0")
-    if args.workers > (most := 16 * (os.cpu_count() or 1)):
+    if args.workers > (most := 16 * available_cores()):
         p.error(f"--workers must be at most {most}, sixteen for each core")
     return args
 

@@ -56,7 +56,7 @@ from citysegzoo.data.labels import LabelSet
 from citysegzoo.data.preprocessing import Preprocessing
 from citysegzoo.data.streets import CITIES as DRAWN_CITIES
 from citysegzoo.files import replacing, write_image
-from citysegzoo.hardware import computes_bf16
+from citysegzoo.hardware import available_cores, computes_bf16
 from citysegzoo.losses import (
     CLASS_WEIGHTS,
     CombinedLoss,
@@ -237,7 +237,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for name, value in {**least, "save_every": 0, "workers": 0, "seed": 0}.items():
         if getattr(args, name) is not None and getattr(args, name) < value:
             p.error(f"--{name.replace('_', '-')} must be at least {value}")
-    if args.workers > (most := 16 * (os.cpu_count() or 1)):
+    if args.workers > (most := 16 * available_cores()):
         p.error(f"--workers must be at most {most}, sixteen for each core")
     if args.seed is not None and args.seed >= 2**63:
         p.error("--seed must be below 2**63")
