@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 import citysegzoo
+from citysegzoo.data import CAMVID_11
+from citysegzoo.data.labels import CITYSCAPES_CLASSES
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -186,6 +188,21 @@ def test_every_name_is_in_the_docs(kind: str) -> None:
     for name in names:
         family = re.sub(r"\d+(_bn)?$|_(tiny|small|base|large)$", "", name)
         assert f"`{name}`" in text or f"`{family}" in text, name
+
+
+def test_the_tables_of_classes_are_those_of_the_label_sets() -> None:
+    def rows(page: str) -> list[list[str]]:
+        found = re.findall(r"^\| (\d+ \|.*) \|$", (DOCS / "datasets" / page).read_text(), re.M)
+        return [row.split(" | ") for row in found]
+
+    assert rows("cityscapes.md") == [
+        [str(i), str(c.train_id), c.name, c.category, ", ".join(map(str, c.color))]
+        for i, c in enumerate(CITYSCAPES_CLASSES)
+    ]
+    assert [(*row[:2], row[3]) for row in rows("camvid.md")] == [
+        (str(i), name, ", ".join(map(str, color)))
+        for i, (name, color) in enumerate(zip(CAMVID_11.classes, CAMVID_11.palette, strict=True))
+    ]
 
 
 def test_every_loss_is_in_the_docs() -> None:
