@@ -673,7 +673,7 @@ def test_a_run_at_its_end_stays_as_it_is(
 @pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_the_same(streets: Path, tmp_path: Path) -> None:
     words = [*STEADY, "--device", "cpu", "--workers", "1", "--data", "cityscapes", "--root",
-             str(streets), "--batch-size", "2", "--epochs", "4"]  # fmt: skip
+             str(streets), "--batch-size", "2", "--epochs", "3"]  # fmt: skip
     whole = start(*words, "--output", str(tmp_path / "whole"))
     _, err = whole.communicate(timeout=300)
     assert whole.returncode == 0, err
