@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,19 @@ def segmenters(
     return {"single scale": Segmenter(model, **exact), name: asked}
 
 
+def say_size(card: Mapping[str, Any], size: tuple[int, ...], scales: list[float]) -> None:
+    """Say where images are not of the size that the model was trained on, as its card has it."""
+    height, width = card.get("resized_to", size)
+    if (height, width) == size or scales != [1.0]:
+        return
+    scale, other = height / size[0], width / size[1]
+    way = f"; --scales {scale:g} scores it at that size" if scale == other else ""
+    tqdm.write(
+        f"the model was trained on images resized to {height}x{width}, and is scored on images of "
+        f"{size[0]}x{size[1]}{way}."
+    )
+
+
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if args.output:
@@ -119,6 +133,8 @@ def main(argv: list[str] | None = None) -> None:
     evaluators: dict[str, CityscapesEvaluator | ConfusionMatrix] = {}
     frames = DataLoader(dataset, batch_size=None, num_workers=args.workers)
     for i, (pixels, target) in enumerate(tqdm(frames, unit="image", disable=None)):
+        if i == 0:
+            say_size(model.card, tuple(target.shape), args.scales)
         for protocol, segmenter in protocols.items():
             labels = ids[segmenter(pixels.permute(1, 2, 0).numpy()).labels]
             if not scored:

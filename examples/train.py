@@ -926,6 +926,8 @@ def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
         "labels": train.labels.name,
     }
     card["data"] += f", {len(train)} training images"
+    if settings.augmentation.resize:
+        card["resized_to"] = list(settings.augmentation.resize)
     own = recipe is not None and (
         args.data != recipe.dataset or args.labels not in (None, recipe.labels)
     )

@@ -222,6 +222,24 @@ def test_evaluate_tells_averages_apart(tmp_path: Path) -> None:
     assert json.loads(Path("ours.json").read_text())["confMatrix"] == averaged["confMatrix"]
 
 
+@pytest.mark.parametrize(
+    ("card", "scales", "said"),
+    [
+        ({"resized_to": [512, 1024]}, [1.0], "images of 1024x2048; --scales 0.5 scores it at that"),
+        ({"resized_to": [768, 768]}, [1.0], "scored on images of 1024x2048.\n"),
+        ({"resized_to": [512, 1024]}, [0.5], ""),
+        ({"resized_to": [1024, 2048]}, [1.0], ""),
+        ({}, [1.0], ""),
+    ],
+)
+def test_evaluate_says_that_training_was_at_another_size(
+    card: dict, scales: list, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example("evaluate").say_size(card, (1024, 2048), scales)
+    out = capsys.readouterr().out
+    assert said in out if said else out == ""
+
+
 def test_flipped_average_of_a_mirrored_image_is_mirrored() -> None:
     script = example("evaluate")
     words = ["--model", "x", "--data", "camvid", "--root", "x", "--flip", "--device", "cpu"]

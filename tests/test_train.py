@@ -806,14 +806,15 @@ def test_validation_images_that_do_not_fit_into_memory(
 
 
 def test_the_card_says_that_images_were_resized(streets: Path, tmp_path: Path) -> None:
-    for words, ending in (
-        ((), "single scale"),
-        (("--resize", "64", "64"), "single scale, of images resized to 64x64"),
+    for words, ending, size in (
+        ((), "single scale", None),
+        (("--resize", "64", "64"), "single scale, of images resized to 64x64", [64, 64]),
     ):
         output = tmp_path / str(len(words))
         run(streets, output, "--epochs", "1", *words)
-        metric = citysegzoo.load(output / "best.safetensors").card["score"]["metric"]
-        assert metric.endswith(ending)
+        card = citysegzoo.load(output / "best.safetensors").card
+        assert card["score"]["metric"].endswith(ending)
+        assert card.get("resized_to") == size
 
 
 def test_part_of_a_download_is_said(
