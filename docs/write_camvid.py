@@ -77,6 +77,13 @@ QUESTIONS = {
             "U-Net": "unet.chen2020",
         },
     ),
+    "the network, fixman2024's": (
+        "reports",
+        {
+            "FCN": "fcn.fixman2024_baseline",
+            "U-Net, enhanced": "unet.fixman2024_enhanced",
+        },
+    ),
     "the network, mei2019's": (
         "reports",
         {
