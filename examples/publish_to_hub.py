@@ -37,8 +37,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def complete(model: citysegzoo.SegmentationModel, args: argparse.Namespace) -> None:
     """Put what is given on the card, and refuse one that leaves the needed unsaid."""
-    given = {"licence": args.licence, "data": args.data}
-    model.card = {**{k: v for k, v in given.items() if v}, **model.card}
+    for name, said in (("licence", args.licence), ("data", args.data)):
+        known = model.card.get(name)
+        if said and known and said != known:
+            raise ValueError(f"the card has another {name}, {known!r}; leave --{name} out.")
+        if said:
+            model.card = {**model.card, name: said}
     missing = [name for name in ("licence", "data") if not model.card.get(name)]
     if model.card.get("score", {}).get("mean_iou") is None:
         missing.append("score")

@@ -27,6 +27,11 @@ def read(path: Path) -> Image.Image:
     if photo.mode == "F" or photo.mode.startswith("I"):
         values = np.asarray(photo)
         top = 1 if values.dtype.kind == "f" else 65535
+        if not 0 <= values.min() <= values.max() <= top:
+            raise ValueError(
+                f"{path} has grey values from {values.min():g} to {values.max():g}; scale them to "
+                f"0 to {top}."
+            )
         photo = Image.fromarray((values * (255 / top) + 0.5).astype(np.uint8))
     elif photo.has_transparency_data:
         white = Image.new("RGBA", photo.size, "white")

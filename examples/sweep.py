@@ -78,8 +78,12 @@ def run_all(arguments: Mapping[str, Sequence[str]], args: argparse.Namespace) ->
         args: Of :func:`parser`.
 
     Raises:
+        ValueError: If what all runs get sets what one of them sets itself.
         RuntimeError: If a run fails.
     """
+    for name, own in arguments.items():
+        if twice := flags(own) & flags(args.train):
+            raise ValueError(f"{min(twice)} is what tells {name} apart; leave it out behind --.")
     runs = []
     for number, (name, own) in enumerate(arguments.items(), 1):
         print(f"[{number}/{len(arguments)}] {name}", flush=True)
@@ -87,6 +91,17 @@ def run_all(arguments: Mapping[str, Sequence[str]], args: argparse.Namespace) ->
         train(name, [*own, *common(args), "--root", args.root], folder)
         runs.append(read_run(name, folder))
     return runs
+
+
+def flags(words: Sequence[str]) -> set[str]:
+    """What is set in words of a command line: flags, and of options each of its own."""
+    found = set()
+    for word, value in zip(words, [*words[1:], ""], strict=False):
+        flag, equals, own = word.partition("=")
+        if flag.startswith("--"):
+            several = flag in ("--option", "--loss-option")
+            found.add(f"{flag} {(own if equals else value).partition('=')[0]}" if several else flag)
+    return found
 
 
 def common(args: argparse.Namespace) -> list[str]:
@@ -125,8 +140,9 @@ def conditions(runs: list[Run], args: argparse.Namespace) -> str:
     cards = [run.model.card for run in runs]
     data = " or ".join(dict.fromkeys(card["data"] for card in cards))
     splits = " or ".join(dict.fromkeys(card["score"]["split"] for card in cards))
+    labels = " or ".join(dict.fromkeys(card["labels"] for card in cards))
     return (
-        f"Trained on {data}; scored on {splits}. One run each: "
+        f"Trained on {data}; scored on {splits}, in the classes of {labels}. One run each: "
         f"`train.py {shlex.join(common(args))}`; how far another seed would move a row was not "
         "measured."
     )

@@ -41,7 +41,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 import citysegzoo
-from citysegzoo.cli.common import option
+from citysegzoo.cli.common import option, trained
 from citysegzoo.data import (
     Augmentation,
     CamVid,
@@ -61,6 +61,7 @@ from citysegzoo.losses import (
     CLASS_WEIGHTS,
     CombinedLoss,
     CrossEntropyLoss,
+    PixelCounts,
     count_pixels,
     create_loss,
 )
@@ -83,6 +84,7 @@ from citysegzoo.training.sampling import Seeded, TrainingBatches, seed_of
 from citysegzoo.training.schedules import Cosine, Schedule, parse_schedule
 from citysegzoo.training.state import UnfitStateError, load_state, save_state
 from citysegzoo.visualize import draw_curves, overlay
+from citysegzoo.weights.card import without_score
 
 FRAMES = {"cityscapes": (1024, 2048), "camvid": (360, 480)}
 TERMS = {
@@ -155,7 +157,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--root", type=Path, required=True, help="folder of the data set")
     p.add_argument("--output", type=Path, required=True, help="folder to write to")
     p.add_argument("--resume", action="store_true", help="go on with the run in --output")
-    p.add_argument("--initial", help="start from the weights of this folder, file or owner/name")
+    p.add_argument(
+        "--initial", help="start from the weights of this folder, file, owner/name, or model"
+    )
     p.add_argument(
         "--encoder-weights",
         help="ImageNet weights by name, or 'none'; the recipe's unless given",
@@ -411,7 +415,14 @@ class Readable(Dataset[Any]):
 
 def fingerprint(files: list[tuple[Path, Path]]) -> str:
     """Of the names and sizes of files, wherever their folder is."""
-    known = "\n".join(f"{file.name} {file.stat().st_size}" for pair in files for file in pair)
+
+    def size(file: Path) -> int:
+        try:
+            return file.stat().st_size
+        except OSError:  # which is said, or skipped, where the sample's turn comes
+            return -1
+
+    known = "\n".join(f"{file.name} {size(file)}" for pair in files for file in pair)
     return hashlib.sha256(known.encode()).hexdigest()[:12]
 
 
@@ -444,7 +455,13 @@ def create(args: argparse.Namespace, labels: LabelSet) -> nn.Module:
         )
     model.labels = labels
     if args.initial and not args.resume:
-        start = citysegzoo.load(args.initial, num_classes=len(labels))
+        start = trained(args.initial, None)
+        if len(start.labels) != len(labels):  # all but the classifier, which a warning says
+            start = trained(args.initial, None, num_classes=len(labels))
+        elif start.labels.classes != labels.classes:
+            start.classifier = model.classifier
+            start.card = without_score(start.card)
+            print(f"{args.initial} tells as many other classes apart: the classifier starts anew.")
         model.preprocessing = start.preprocessing
         try:
             model.load_state_dict(start.state_dict())
@@ -473,15 +490,15 @@ def loss_of(
 ) -> nn.Module:
     """The loss, or a sum of several.
 
-    Class weights are of the pixels of the training images: those asked for, and (``own``) those
-    of a report's loss, whose printed counts are of other data.
+    Class weights are of the pixels of the training images: those asked for, and those of a
+    report's loss, whose printed counts are of other data (``own``) or of other classes.
     """
     labels = train.labels
 
     @cache
-    def counts() -> Tensor:
+    def counts() -> PixelCounts:
         maps = label_maps(train, skip_broken=skip_broken)
-        return count_pixels(maps, len(labels), ignore_index=labels.ignore_index).pixels
+        return count_pixels(maps, len(labels), ignore_index=labels.ignore_index)
 
     losses, names = [], settings.loss.split("+")
     weighted = settings.class_weights not in (None, "none")
@@ -491,9 +508,14 @@ def loss_of(
         if "ignore_index" in known:
             options.setdefault("ignore_index", labels.ignore_index)
         if weighted and name in PIXELWISE:
-            options["class_weights"] = CLASS_WEIGHTS[settings.class_weights](counts(), absent=1.0)
-        if own and "pixel_counts" in known:
-            pixels = counts()  # a class that is not there may weigh what the rarest does
+            weigh = CLASS_WEIGHTS[settings.class_weights]
+            images = {"image_pixels": counts().image_pixels}
+            images = {k: v for k, v in images.items() if k in options_of(weigh)}
+            options["class_weights"] = weigh(counts().pixels, absent=1.0, **images)
+        if "pixel_counts" in known and (
+            own or len(create_loss(name, **options).class_weights) != len(labels)
+        ):
+            pixels = counts().pixels  # a class that is not there may weigh what the rarest does
             options["pixel_counts"] = pixels.where(pixels > 0, pixels[pixels > 0].min())
         if settings.class_weights == "none" and (
             "pixel_counts" in known or "class_weights" in options
@@ -928,9 +950,7 @@ def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
     card["data"] += f", {len(train)} training images"
     if settings.augmentation.resize:
         card["resized_to"] = list(settings.augmentation.resize)
-    own = recipe is not None and (
-        args.data != recipe.dataset or args.labels not in (None, recipe.labels)
-    )
+    own = args.data != "cityscapes"  # whose pixels the reports count
     run: Run | None = None
     try:
         torch.manual_seed(settings.seed)

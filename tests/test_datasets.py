@@ -515,6 +515,36 @@ def test_folder_does_not_guess(tmp_path: Path) -> None:
         Folder(images, labels, "cityscape19")
 
 
+def test_jpeg_labels_are_said_to_be_none(tmp_path: Path) -> None:
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+        Image.new("L", (40, 40)).save(tmp_path / folder / "a.jpg")
+    with pytest.raises(ValueError, match=r"labels/a.jpg is no label image.*write labels as PNG"):
+        Folder(tmp_path / "images", tmp_path / "labels", "camvid11")
+
+
+def test_images_of_a_label_set_by_name() -> None:
+    assert LabeledImages([], "camvid11").labels is CAMVID_11
+    with pytest.raises(ValueError, match="did you mean 'camvid11'"):
+        LabeledImages([], "camvid12")
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: draw_streets("x", size=64), TypeError, "size must be a sequence of whole numbers"),
+        (lambda: draw_streets("x", size=(64, 64, 64)), ValueError, "size is \\(H, W\\), both at"),
+        (lambda: draw_streets("x", images=2.5), TypeError, "images must be a whole number"),
+        (lambda: draw_streets("x", seed=0.5), TypeError, "seed must be a whole number"),
+        (lambda: Preprocessing(mean=0.5), TypeError, "mean of a Preprocessing is three numbers"),
+        (lambda: LabelSet("x", ("a",), (5,)), TypeError, "a colour is .R, G, B. in 0..255, not 5"),
+    ],
+)
+def test_arguments_that_are_none(make, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
 def test_classes_that_8_bits_do_not_hold() -> None:
     labels = LabelSet("many", tuple(map(str, range(300))), ((0, 0, 0),) * 300, ignore_index=None)
     with pytest.raises(ValueError, match="'many' has values outside 0..255"):
@@ -632,7 +662,7 @@ def test_drawing_refuses(tmp_path: Path) -> None:
         draw_streets(tmp_path / "empty", images=1, size=SIZE)
     for arguments, message in (
         ({"images": 0}, "images must be at least 1, not 0"),
-        ({"size": (32, 128)}, "size must be at least 64x64, not 32x128"),
+        ({"size": (32, 128)}, r"size is \(H, W\), both at least 64, not \(32, 128\)"),
         ({"seed": -1}, "seed must be at least 0, not -1"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -457,6 +457,16 @@ def test_publish_needs_a_card(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_publish_fills_in_what_the_card_leaves_out_and_no_more() -> None:
+    complete = example("publish_to_hub").complete
+    model = SimpleNamespace(card={"licence": None, "data": "x", "score": {"mean_iou": 0.5}})
+    words = SimpleNamespace(model="m", licence="MIT", data=None)
+    complete(model, words)
+    assert model.card["licence"] == "MIT"
+    with pytest.raises(ValueError, match="another licence, 'MIT'; leave --licence out"):
+        complete(model, SimpleNamespace(model="m", licence="Apache-2.0", data=None))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.environ.get("HF_HUB_OFFLINE", "0") != "0", reason="told to be offline")
 def test_publish_as_printed(place: Path, tmp_path: Path) -> None:
@@ -626,6 +636,65 @@ def test_the_loss_of_a_run_is_that_of_its_last_command(command: str, loss: str) 
     model = SimpleNamespace(card={"command": command, "model": "unet"})
     sweep = example("compare_losses").sweep
     assert sweep.loss_of(sweep.Run("a", model, [])) == loss
+
+
+@pytest.mark.parametrize(
+    ("given", "twice"),
+    [
+        (["--class-weights", "enet"], "--class-weights"),
+        (["--loss=focal"], "--loss"),
+        (["--loss-option", "gamma=2", "--option", "widths=(4, 8)", "--lr", "1"], None),
+    ],
+)
+def test_what_tells_runs_apart_is_not_given_for_all(
+    given: list[str], twice: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare = example("compare_losses")
+    started = []
+    monkeypatch.setattr(compare.sweep, "train", lambda name, words, folder: started.append(words))
+    monkeypatch.setattr(compare.sweep, "read_run", lambda name, folder: name)
+    args = compare.sweep.parser("").parse_args(
+        ["--data", "camvid", "--root", "camvid", "--output", str(tmp_path), "--", *given]
+    )
+    own = {"a": ["--loss", "dice"], "b": ["--loss", "cross_entropy", "--class-weights", "enet"]}
+    if twice is None:
+        assert compare.sweep.run_all(own, args) == ["a", "b"]
+        assert all(set(given) < set(words) for words in started)
+        return
+    with pytest.raises(ValueError, match=f"{twice} is what tells . apart; leave it out behind --"):
+        compare.sweep.run_all(own, args)
+    assert not started
+
+
+def test_options_that_tell_runs_apart_are_told_by_their_names() -> None:
+    flags = example("compare_atrous_rates").sweep.flags
+    rates = flags(["--option", "aspp_rates=(3, 6)", "--lr", "-1"])
+    assert rates == {"--option aspp_rates", "--lr"}
+    assert rates & flags(["--option=aspp_rates=(1, 2)"]) == {"--option aspp_rates"}
+    assert not rates & flags(["--option", "output_stride=8"])
+
+
+def test_reports_are_compared_in_the_same_classes(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever those of their recipes are, and their annotations."""
+    compare = example("compare_reports")
+    found = []
+
+    def read(name: str, words: list[str], folder: Path) -> None:
+        args = train.parse_args([*words, "--output", str(folder)])
+        recipe = citysegzoo.model_info(name).recipe
+        data, _ = train.open_data(args, recipe)
+        found.append((data.labels.name, args.annotations))
+        raise RuntimeError("enough")
+
+    train = example("train")
+    monkeypatch.setattr(compare.sweep, "train", read)
+    for name in ("unet.stevens2020_baseline", "fcn.fixman2024_baseline", "fcn.xiang2020_baseline"):
+        with pytest.raises(RuntimeError, match="enough"):
+            compare.main(["--data", "cityscapes", "--root", "cityscapes", "--output",
+                          str(tmp_path), "--models", name])  # fmt: skip
+    assert found == [("cityscapes19", "fine")] * 3
 
 
 def test_a_failed_run_ends_the_sweep(

@@ -28,8 +28,15 @@ from PIL import Image
 from torch import nn
 
 import citysegzoo
-from citysegzoo.data import UNIT_RANGE, Augmentation, CamVid, Cityscapes, draw_streets
-from citysegzoo.data.labels import CITYSCAPES_19
+from citysegzoo.data import (
+    CAMVID_11,
+    UNIT_RANGE,
+    Augmentation,
+    CamVid,
+    Cityscapes,
+    draw_streets,
+)
+from citysegzoo.data.labels import CITYSCAPES_19, numbered_labels
 from citysegzoo.data.samples import LabeledImages
 from citysegzoo.metrics import ConfusionMatrix
 from citysegzoo.recipe import Recipe
@@ -756,6 +763,63 @@ def test_clipped_gradients_move_nothing(streets: Path, tmp_path: Path) -> None:
             if name.endswith("conv.weight") or name.endswith(".0.weight")
         )
     assert moved["1e-12"] < 1e-9 < 1e-4 < moved["1e12"]
+
+
+def test_initial_weights_of_other_classes(
+    camvid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As many of them: the classifier starts anew, and the rest does not."""
+    for name, labels in (("same", CAMVID_11), ("other", numbered_labels(11))):
+        torch.manual_seed(1)
+        start = citysegzoo.create_model("unet", widths=(4, 8), num_classes=11)
+        start.labels = labels
+        start.save_pretrained(tmp_path / name)
+        words = ["--model", "unet", "--option", "widths=(4, 8)", "--data", "camvid"]
+        args = train.parse_args(
+            [*words, "--root", str(camvid), "--output", "x", "--initial", str(tmp_path / name)]
+        )
+        args.resume = False
+        torch.manual_seed(2)
+        model = train.create(args, CAMVID_11)
+        told = "tells as many other classes apart" in capsys.readouterr().out
+        assert told is (name == "other")
+        same = {k: torch.equal(v, model.state_dict()[k]) for k, v in start.state_dict().items()}
+        assert all(same[k] for k in same if not k.startswith("classifier."))
+        assert same["classifier.conv.weight"] is (name == "same")
+    bundled = train.parse_args(
+        ["--model", "unet.small", *words[4:], "--root", "x", "--output", "x", "--initial",
+         "unet.small"]
+    )  # fmt: skip
+    bundled.resume = False
+    assert train.create(bundled, CAMVID_11).card["data"].startswith("CamVid")
+
+
+def test_median_frequency_is_of_the_images_that_hold_a_class(camvid: Path) -> None:
+    from citysegzoo.losses import count_pixels, median_frequency_weights
+
+    loss, _ = losses_of(
+        "unet.small", camvid, "camvid", "--loss", "cross_entropy", "--class-weights",
+        "median_frequency",
+    )  # fmt: skip
+    counts = count_pixels(CamVid(camvid, "train"), 11, ignore_index=11)
+    expected = median_frequency_weights(counts.pixels, image_pixels=counts.image_pixels, absent=1.0)
+    assert torch.equal(loss.class_weights, expected)
+    assert not torch.equal(expected, median_frequency_weights(counts.pixels, absent=1.0))
+
+
+def test_losses_of_reports_fit_models_without_a_recipe(streets: Path, camvid: Path) -> None:
+    words = ("--loss", "xiang2020_weighted_cross_entropy")
+    loss, _ = losses_of("unet.small", camvid, "camvid", *words)
+    assert len(loss.class_weights) == 11
+    of_34, _ = losses_of("unet.stevens2020_improved", streets, "cityscapes", *words)
+    assert len(of_34.class_weights) == 34
+
+
+def test_a_link_that_leads_nowhere_does_not_stop_a_run(tmp_path: Path) -> None:
+    image, link = tmp_path / "a.png", tmp_path / "b.png"
+    image.write_bytes(b"1234")
+    link.symlink_to(tmp_path / "gone.png")
+    assert train.fingerprint([(image, link)]) != train.fingerprint([(image, image)])
 
 
 def test_initial_weights_of_another_network(

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import citysegzoo
 from citysegzoo.data import Augmentation, Cityscapes, draw_streets
+from citysegzoo.hardware import find_device
 from citysegzoo.losses import CombinedLoss, CrossEntropyLoss, DiceLoss, create_loss
 from citysegzoo.training.activation_checkpointing import checkpoint_activations
 from citysegzoo.training.averaging import averaging
@@ -37,6 +38,17 @@ ALONE = Processes(torch.device("cpu"))
 
 
 # --- sampling
+
+
+def test_ranks_and_steps_that_are_not_there() -> None:
+    """Both would give nothing to train on, or fewer than none."""
+    with pytest.raises(ValueError, match="rank is from 0 to 1, of 2, not 5"):
+        TrainingBatches(8, 4, rank=5, world_size=2)
+    batches = TrainingBatches(8, 4)
+    batches.start(0, 2)
+    assert len(batches) == 0
+    with pytest.raises(ValueError, match="an epoch has 2 steps, so that none begins at 3"):
+        batches.start(0, 3)
 
 
 @pytest.mark.parametrize(("world_size", "accumulate"), [(1, 2), (2, 1), (2, 2), (3, 2)])
@@ -342,6 +354,26 @@ def test_sum_over_processes(two_processes: list[dict[str, Any]]) -> None:
     assert [found["sum"].tolist() for found in two_processes] == [[3.0], [3.0]]
     assert ALONE.sum(torch.tensor(2.0)) == 2
     assert ALONE.first
+
+
+@pytest.mark.parametrize(("name", "told"), [("cuda", True), ("cuda:0", True), ("cuda:1", False)])
+def test_why_a_card_that_is_there_cannot_be_used(
+    name: str, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch, "zeros", full)
+    with pytest.raises(ValueError, match="there is cpu, cuda:0") as caught:
+        find_device(name)
+    assert ("(CUDA out of memory)" in str(caught.value)) is told
+
+
+def test_only_cuda_is_taken_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert find_device("auto").type in ("cuda", "cpu")
 
 
 @pytest.mark.parametrize(

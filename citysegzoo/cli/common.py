@@ -162,16 +162,16 @@ def option(text: str, flag: str = "an option") -> tuple[str, Any]:
         return name, value
 
 
-def trained(name: str, tag: str | None) -> SegmentationModel:
+def trained(name: str, tag: str | None, *, num_classes: int | None = None) -> SegmentationModel:
     """A model with weights: of the zoo by name, or saved in a folder, a file or a repository."""
     from citysegzoo.factory import create_model
     from citysegzoo.pretrained import load
 
     if not is_saved(name):
-        return create_model(name, pretrained=tag or True)
+        return create_model(name, pretrained=tag or True, num_classes=num_classes)
     if tag is not None:
         raise ValueError(f"--weights names weights of a model of the zoo; {name} has one set only.")
-    return load(name)
+    return load(name, num_classes=num_classes)
 
 
 def make_folder(folder: Path) -> None:

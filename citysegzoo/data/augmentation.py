@@ -29,7 +29,7 @@ Size = tuple[int, int]
 class Augmentation:
     """What is done to a training image and its labels: plain data until :meth:`build`.
 
-    The defaults change nothing. Two are equal when they do the same, and
+    The defaults change nothing. Two are equal when all that they are made of is, and
     ``Augmentation(**json.loads(json.dumps(dataclasses.asdict(a))))`` is ``a`` again.
 
     Attributes:
@@ -142,6 +142,8 @@ class Augmentation:
                 "rotation and crop may show void, which needs a label where ignore_index is None: "
                 "give label_fill (0 is 'unlabeled' among the Cityscapes label ids)."
             )
+        if not isinstance(fill, (tuple, list)) or len(fill) != 3:
+            raise ValueError(f"fill is a colour, (R, G, B) in 0..255, not {fill!r}.")
         for value in (*fill, void or 0):
             if value not in range(256):
                 raise ValueError(f"colours and labels of void are from 0 to 255, not {value!r}.")

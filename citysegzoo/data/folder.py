@@ -45,9 +45,18 @@ class Folder(LabeledImages):
         for folder, what in zip(folders, ("images", "labels"), strict=True):
             require_folder(folder, data="the dataset", source=f"name the folder of the {what}")
         found = _by_place(folders[0], SUFFIXES)
+        matches = _matching(found, _by_place(folders[1], LABEL_SUFFIXES))
+        # Only where labels are missing: a JPEG beside them may be a picture of them.
+        others = _by_place(folders[1], SUFFIXES) if len(matches) < len(found) else {}
+        for place in found:
+            if place not in matches and place in others:
+                raise ValueError(
+                    f"{others[place]} is no label image: those are {', '.join(LABEL_SUFFIXES)}, as "
+                    "JPEG and WebP change values; write labels as PNG."
+                )
         files = pair_by_key(
             found,
-            _matching(found, _by_place(folders[1], LABEL_SUFFIXES)),
+            matches,
             folders=folders,
             source="images and labels are files of equal names",
             spare_labels=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -38,6 +39,9 @@ class LabelSet:
     categories: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for given in self.palette:
+            if not isinstance(given, Iterable):
+                raise TypeError(f"a colour is (R, G, B) in 0..255, not {given!r:.50}.")
         # Lists and numpy's numbers are taken too, and are what the others are from here on.
         colors = tuple(tuple(check_positive("each number of a colour", v, least=0) for v in color)
                        for color in self.palette)  # fmt: skip

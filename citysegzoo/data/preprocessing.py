@@ -28,6 +28,10 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
+            if isinstance(getattr(self, name), (int, float, str)):
+                raise TypeError(
+                    f"{name} of a Preprocessing is three numbers, not {getattr(self, name)!r}."
+                )
             object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
         if not all(map(math.isfinite, (*self.mean, *self.std))):
             raise ValueError("mean and std of a Preprocessing are finite numbers.")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from citysegzoo.data.labels import LabelSet
+from citysegzoo.data.labels import LabelSet, find_label_set
 from citysegzoo.images import read_ids, read_image
 
 Transform = Callable[[Any, Any], tuple[Any, Any]]
@@ -39,7 +39,7 @@ class LabeledImages(Dataset[tuple[Tensor, Tensor]]):
 
     Args:
         files: Each image with its label image, of one size.
-        labels: The classes.
+        labels: The classes, or the name of a label set.
         values: Value in the label images -> class, for all values there are; by default they are
             the classes and the ignored value themselves.
         transform: Called with image and labels, returns both.
@@ -56,11 +56,12 @@ class LabeledImages(Dataset[tuple[Tensor, Tensor]]):
     def __init__(
         self,
         files: Iterable[Pair],
-        labels: LabelSet,
+        labels: LabelSet | str,
         *,
         values: Mapping[int, int] | None = None,
         transform: Transform | None = None,
     ) -> None:
+        labels = find_label_set(labels)
         if values is None:
             ignored = () if labels.ignore_index is None else (labels.ignore_index,)
             values = {value: value for value in (*range(len(labels)), *ignored)}

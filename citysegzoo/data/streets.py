@@ -14,6 +14,7 @@ import numpy.typing as npt
 import PIL.Image
 from PIL import ImageDraw, ImageFilter
 
+from citysegzoo.arguments import check_positive, check_size
 from citysegzoo.data.labels import CITYSCAPES_CLASSES
 from citysegzoo.files import write_image
 
@@ -70,12 +71,10 @@ def draw_streets(
     from tqdm import tqdm
 
     root = Path(root)
-    if images < 1:
-        raise ValueError(f"images must be at least 1, not {images}.")
+    images, seed = check_positive("images", images), check_positive("seed", seed, least=0)
+    size = check_size("size", size, least=64)
     if images > _MOST:
         raise ValueError(f"images must be at most {_MOST}, not {images}.")
-    if min(size) < 64:
-        raise ValueError(f"size must be at least 64x64, not {size[0]}x{size[1]}.")
     if max(size) > _LONGEST:
         raise ValueError(f"sides must be at most {_LONGEST}, not {size[0]}x{size[1]}.")
     if seed < 0:

@@ -21,7 +21,10 @@ from citysegzoo.registry import register_loss
 
 @register_loss("stevens2020_weighted_cross_entropy")
 def stevens2020_weighted_cross_entropy(
-    *, ignore_index: int | None = None, pixel_counts: Counts | None = None
+    *,
+    ignore_index: int | None = None,
+    pixel_counts: Counts | None = None,
+    absent: float | None = None,
 ) -> CrossEntropyLoss:
     """Cross entropy over all 34 label ids, weighted by log frequency (equations 2 to 4).
 
@@ -31,11 +34,13 @@ def stevens2020_weighted_cross_entropy(
         ignore_index: Label of the pixels that do not count; None if all do.
         pixel_counts: Pixels of each class in other data, for weights by the same formula; None
             takes the counts of Cityscapes, which the report used.
+        absent: Weight of the classes without a pixel in other data, which otherwise are refused.
     """
     from citysegzoo.reports.stevens2020 import PIXEL_COUNTS
 
     counts = PIXEL_COUNTS if pixel_counts is None else pixel_counts
-    return CrossEntropyLoss(ignore_index=ignore_index, class_weights=log_frequency_weights(counts))
+    weights = log_frequency_weights(counts, absent=absent)
+    return CrossEntropyLoss(ignore_index=ignore_index, class_weights=weights)
 
 
 @register_loss("stevens2020_cross_entropy")
@@ -93,7 +98,10 @@ def xiang2020_cross_entropy(*, ignore_index: int | None = 255) -> CrossEntropyLo
 
 @register_loss("xiang2020_weighted_cross_entropy")
 def xiang2020_weighted_cross_entropy(
-    *, ignore_index: int | None = 255, pixel_counts: Counts | None = None
+    *,
+    ignore_index: int | None = 255,
+    pixel_counts: Counts | None = None,
+    absent: float | None = None,
 ) -> CrossEntropyLoss:
     """Cross entropy over 19 classes, void ignored, weighted by 5 sqrt(min n / n_c).
 
@@ -101,11 +109,13 @@ def xiang2020_weighted_cross_entropy(
         ignore_index: Label of the pixels that do not count; None if all do.
         pixel_counts: Pixels of each class in other data, for weights by the same formula; None
             takes the counts of Cityscapes, which the report used.
+        absent: Weight of the classes without a pixel in other data, which otherwise are refused.
     """
     from citysegzoo.reports.xiang2020 import PIXEL_COUNTS
 
     counts = PIXEL_COUNTS if pixel_counts is None else pixel_counts
-    return CrossEntropyLoss(ignore_index=ignore_index, class_weights=inverse_root_weights(counts))
+    weights = inverse_root_weights(counts, absent=absent)
+    return CrossEntropyLoss(ignore_index=ignore_index, class_weights=weights)
 
 
 @register_loss("xiang2020_dice")

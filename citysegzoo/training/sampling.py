@@ -28,12 +28,12 @@ class TrainingBatches(Sampler[list[Key]]):
         batch_size: Images of a step, over all processes and parts.
         seed: Of the run.
         accumulate: Parts in which a process takes its share.
-        rank: Of this process.
+        rank: Of this process, from 0 on.
         world_size: Number of processes.
 
     Raises:
-        ValueError: If the batch cannot be shared out evenly or there are fewer images than it
-            takes.
+        ValueError: If the batch cannot be shared out evenly, there are fewer images than it takes
+            or no process of that rank.
     """
 
     def __init__(
@@ -57,13 +57,21 @@ class TrainingBatches(Sampler[list[Key]]):
                 f"there are {length} training images, fewer than a batch of {batch_size}; "
                 "choose a smaller batch size."
             )
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank is from 0 to {world_size - 1}, of {world_size}, not {rank}.")
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.accumulate, self.rank, self.world_size = accumulate, rank, world_size
         self.steps = length // batch_size
         self.start(0)
 
     def start(self, epoch: int, step: int = 0) -> None:
-        """Choose the epoch that is iterated next, and at which of its steps it begins."""
+        """Choose the epoch that is iterated next, and at which of its steps it begins.
+
+        Raises:
+            ValueError: If an epoch has fewer steps.
+        """
+        if not 0 <= step <= self.steps:
+            raise ValueError(f"an epoch has {self.steps} steps, so that none begins at {step}.")
         self.epoch, self.first_step = epoch, step
 
     def __len__(self) -> int:

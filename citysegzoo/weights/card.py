@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from citysegzoo.arguments import check_size
 from citysegzoo.registry import suggestion
 
 if TYPE_CHECKING:
@@ -24,10 +25,14 @@ FIELDS = (
     "citation",
     "command",
     "revision",
+    "resized_to",
 )
-"""What is said of trained weights; ``score`` has ``metric``, ``split``, ``mean_iou``, ..."""
+"""What is said of trained weights; ``score`` has ``metric``, ``split``, ``mean_iou``, ...
 
-_TEXTS = tuple(name for name in FIELDS if name not in ("epoch", "score"))
+``resized_to`` is the (H, W) that whole images were resized to, where they were.
+"""
+
+_TEXTS = tuple(name for name in FIELDS if name not in ("epoch", "score", "resized_to"))
 _SCORE = ("metric", "split", "mean_iou", "class_iou", "pixel_accuracy", "command")
 _MARK = re.compile(r"<!-- written by citysegzoo ([0-9a-f]{16}) -->\s*\Z")
 
@@ -67,6 +72,8 @@ def check_card(card: Mapping[str, Any]) -> dict[str, Any]:
     epoch = card.get("epoch")
     if isinstance(epoch, bool) or not isinstance(epoch, int | None):
         raise TypeError(f"epoch of a card is a whole number, not {epoch!r:.50}.")
+    if card.get("resized_to") is not None:
+        check_size("resized_to of a card", card["resized_to"], least=1)
     class_iou = score.get("class_iou", {})
     if not isinstance(class_iou, Mapping):
         raise TypeError(f"class_iou of a card is a dict of classes, not {class_iou!r:.50}.")
@@ -131,6 +138,7 @@ def write_card(config: ModelConfig, *, source: str) -> str:
         lines.append("")
     facts = {
         "Training data": config.card.get("data"),
+        "Images resized to": "x".join(map(str, config.card.get("resized_to") or ())),
         "Licence": config.card.get("licence"),
         "Source": config.card.get("source"),
         "Citation": config.card.get("citation"),
