@@ -166,8 +166,9 @@ def create_model(
             set. With another ``num_classes`` all but the classifier is loaded, with a warning.
         encoder_weights: True for published ImageNet weights of the encoder (the ones the report
             used, where a variant names them), or the name of others, as timm has it.
-        **options: Options of the architecture; they override the variant's. With ``pretrained``
-            those that matter in training alone, such as dropout.
+        **options: Options of the architecture; they override the variant's, in mappings such as
+            ``encoder_options`` entry by entry. With ``pretrained`` those that matter in training
+            alone, such as dropout.
 
     Returns:
         The model, in training mode when built afresh, in evaluation mode when pretrained.
@@ -192,7 +193,12 @@ def create_model(
     if pretrained:
         record = find_record(name, None if pretrained is True else pretrained)
         trained = model_info(name).options
-        for option, value in options.items():
+        if in_channels != 3:
+            raise ValueError(
+                f"the weights of {name!r} take images of 3 channels; leave in_channels out, or "
+                "pretrained."
+            )
+        for option, value in _over({k: trained[k] for k in options}, options).items():
             if value != _plain(trained[option]) and _matters(name, option, value, in_channels):
                 raise ValueError(
                     f"the weights of {name!r} were trained with {option}={trained[option]!r}; "
@@ -234,7 +240,7 @@ def build_model(
     builder, variant = _find(name)
     check_options(f"model {name!r}", builder, options, hidden=MODEL_ARGUMENTS)
     in_channels = check_positive("in_channels", in_channels)
-    settings = _plain({**(variant.options if variant else {}), **options})
+    settings = _plain(_over(variant.options if variant else {}, options))
     model = builder(num_classes=num_classes, in_channels=in_channels, **settings)
     if not isinstance(model, SegmentationModel):
         raise TypeError(
@@ -334,6 +340,15 @@ def _find(name: str) -> tuple[Callable[..., Any], Variant | None]:
     if "/" in name or os.path.exists(name):
         hint = "; citysegzoo.load loads folders, files and repositories"
     raise ValueError(f"there is no model {name!r}{hint}.")
+
+
+def _over(preset: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options over a variant's; of those that are mappings, such as encoder_options, each entry."""
+    merged = {**preset, **options}
+    for name in preset.keys() & options.keys():
+        if isinstance(preset[name], Mapping) and isinstance(options[name], Mapping):
+            merged[name] = {**preset[name], **options[name]}
+    return merged
 
 
 def _plain(value: Any) -> Any:

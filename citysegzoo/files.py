@@ -89,7 +89,8 @@ def replacing(path: str | os.PathLike[str], *, needed: int | None = None) -> Ite
             partial.chmod(target.stat().st_mode if target.exists() else 0o666 & ~_UMASK)
         os.replace(partial, target)
     except Exception as error:
-        if not is_full(error):
+        sentence = isinstance(error, OSError) and error.errno is None  # of another file within
+        if sentence or not is_full(error):
             raise
         raise full_disk(
             f"{path} could not be written",

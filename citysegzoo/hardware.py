@@ -25,7 +25,7 @@ def computes_bf16(device: torch.device) -> bool:
 
 
 def find_device(name: str | torch.device) -> torch.device:
-    """The device of that name, ``"auto"`` the GPU if there is one.
+    """The device of that name, ``"auto"`` the CUDA GPU if there is one.
 
     Raises:
         ValueError: If it is not there; what is, is listed.
@@ -36,7 +36,7 @@ def find_device(name: str | torch.device) -> torch.device:
     if torch.backends.mps.is_available():
         there.append("mps")
     if name == "auto":
-        return torch.device(there[min(1, len(there) - 1)])
+        return torch.device("cuda:0" if cards else "cpu")
     try:
         device = torch.device(name)
         if device.type == "meta":
@@ -44,7 +44,9 @@ def find_device(name: str | torch.device) -> torch.device:
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         reason = " ".join(str(error).split())
-        why = f" ({reason:.200})" if str(name) in there else ""  # such as a card that is full
+        # Such as a card that is full; what is not there needs no reason.
+        known = {*there, *(one.partition(":")[0] for one in there)}
+        why = f" ({reason:.200})" if str(name) in known else ""
         raise ValueError(
             f"the device {str(name)!r} cannot be used{why}; there is {', '.join(there)}."
         ) from error

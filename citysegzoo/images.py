@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -53,7 +54,7 @@ def read_image(source: Image) -> npt.NDArray[np.uint8]:
             ``(H, W, 3)`` in RGB order or ``(H, W)`` in grey.
 
     Returns:
-        The pixels as a contiguous, writable array; an RGB array that is so already, itself.
+        The pixels as a contiguous, writable array, a new one.
 
     Raises:
         OSError: If the file cannot be opened, as the subclass that says why.
@@ -115,10 +116,15 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
         paths = [paths]
     found: dict[str, Path] = {}
     for path in map(Path, paths):
-        files = _images_in(path) if path.is_dir() else [path]
+        try:
+            files = _images_in(path) if path.is_dir() else [path]
+            for file in files:
+                file.stat()
+        except OSError as error:
+            if error.errno is None:  # a sentence already
+                raise
+            raise _unreadable(error, str(path)) from error
         for file in files:
-            if not file.exists():
-                raise FileNotFoundError(f"{file} does not exist; check the path.")
             found.setdefault(os.path.abspath(file), file)
     return list(found.values())
 
@@ -183,7 +189,9 @@ def _read_file(
     if "\0" in name:
         raise ValueError(f"{name!r} is no path; remove the null character.")
     try:
-        with open(name, "rb") as file:
+        with open(name, "rb") as opened:
+            # What Pillow cannot go back in, such as a pipe, is read whole.
+            file: BinaryIO = opened if opened.seekable() else io.BytesIO(opened.read())
             if not file.read(1):
                 raise ValueError(f"{name} is empty (0 bytes); copy or download it again.")
             file.seek(0)
@@ -310,7 +318,7 @@ def _unreadable(error: OSError, name: str) -> OSError:
         return IsADirectoryError(f"{name} is a folder, not an image; name the files in it.")
     if isinstance(error, PermissionError):
         return PermissionError(f"{name} may not be read; change its permissions.")
-    return type(error)(f"{name} cannot be read ({error.strerror}); check the path.")
+    return type(error)(f"{name:.200} cannot be read ({error.strerror or error}); check the path.")
 
 
 def _undecodable(error: Exception, name: str) -> ValueError | MemoryError:

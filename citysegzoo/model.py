@@ -101,7 +101,8 @@ class SegmentationModel(nn.Module):
             ``(N, num_classes, H, W)`` logits.
 
         Raises:
-            TypeError: If the images are not floating point.
+            TypeError: If the images are not floating point, or of another type than the weights
+                outside of autocast.
             ValueError: If their shape is not ``(N, C, H, W)`` with H and W of at least 32, or
                 they have another number of channels than the encoder takes.
         """
@@ -125,6 +126,12 @@ class SegmentationModel(nn.Module):
             raise TypeError(
                 f"the model takes preprocessed floating-point images, not {kind}; "
                 "pass 8-bit images to model.preprocessing first, or use model.segment."
+            )
+        weight = next(self.encoder.parameters(), images)
+        if images.dtype != weight.dtype and not torch.is_autocast_enabled(images.device.type):
+            raise TypeError(
+                f"the weights of the model are {weight.dtype} and the images {images.dtype}; "
+                "convert the images with images.to(...), or the model with model.to(...)."
             )
         if images.ndim != 4 or min(images.shape[-2:]) < self.min_size or images.shape[0] == 0:
             raise ValueError(

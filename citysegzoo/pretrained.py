@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,18 @@ import torch
 
 from citysegzoo.data.labels import LABEL_SETS
 from citysegzoo.factory import build_model, compose, model_info, with_weights
-from citysegzoo.files import write
+from citysegzoo.files import replacing
 from citysegzoo.model import SegmentationModel, require_label_for_each_class, require_weights
 from citysegzoo.structure import difference
 from citysegzoo.weights.card import check_card, was_edited, without_score, write_card
-from citysegzoo.weights.checkpoint import load_checkpoint, read_header, save_checkpoint
+from citysegzoo.weights.checkpoint import (
+    build_undrawn,
+    load_checkpoint,
+    read_header,
+    save_checkpoint,
+    stored_tensors,
+    write_tensors,
+)
 from citysegzoo.weights.config import ModelConfig
 from citysegzoo.weights.hub import (
     HubOptions,
@@ -128,7 +135,7 @@ def load(
         is_right=lambda file: config.sha256 in (None, file_sha256(file)),
         options=options,
     )
-    return _build(config, weights, num_classes, source=name)
+    return _build(config, weights, num_classes, source=name, check=True)
 
 
 def push_to_hub(
@@ -250,14 +257,14 @@ def _write(
         preprocessing=model.preprocessing,
         card=check_card(card),
         version=__version__,
+        encoder_frozen=model.encoder_frozen,
     )
     # What is written must be what is read: the same text is read, and the model built from it.
     try:
         again = ModelConfig.from_json(config.to_json(), source="the model's configuration")
     except TypeError as error:
         raise ValueError(f"the options of this model cannot be written: {error}.") from error
-    with torch.device("meta"):
-        changed = difference(model, _rebuild(again, model.num_classes))
+    changed = difference(model, build_undrawn(lambda: _rebuild(again, model.num_classes)))
     if changed:
         raise ValueError(
             f"the model is no longer what {model.name or 'compose'} builds ({changed}), so that it "
@@ -266,12 +273,25 @@ def _write(
     readme = write_card(config, source=source)
     weights = target if target.suffix == ".safetensors" else target / WEIGHTS
     weights.parent.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(weights, model.state_dict(), config.card, config=config.to_json(), dtype=dtype)
+    state, text = model.state_dict(), config.to_json()
     if weights == target:
+        save_checkpoint(weights, state, config.card, config=text, dtype=dtype)
         return target
-    config = replace(config, sha256=file_sha256(weights), checksums=block_checksums(weights))
-    for name, text in ((CARD, readme), (CONFIG, config.to_json())):
-        write(target / name, text)
+    # All is written before anything is replaced, so that files of two models are never beside each
+    # other; the last one that is entered takes its place first.
+    tensors = stored_tensors(state, dtype)
+    needed = sum(tensor.nbytes for tensor in tensors.values())
+    with ExitStack() as files:
+        place = {name: files.enter_context(replacing(target / name)) for name in (CONFIG, CARD)}
+        place[WEIGHTS] = files.enter_context(replacing(weights, needed=needed))
+        write_tensors(place[WEIGHTS], tensors, config.card, text)
+        config = replace(
+            config,
+            sha256=file_sha256(place[WEIGHTS]),
+            checksums=block_checksums(place[WEIGHTS]),
+        )
+        place[CARD].write_text(readme, encoding="utf-8")
+        place[CONFIG].write_text(config.to_json(), encoding="utf-8")
     return target
 
 
@@ -338,9 +358,11 @@ def _build(
             if found is not None and found.result() != config.checksums:
                 raise ValueError(
                     f"{weights} is not the file that was saved (its checksum differs): it is "
-                    "damaged or was changed; fetch it again."
+                    "damaged or was changed; save or fetch it again."
                 )
     model.preprocessing = config.preprocessing
+    if config.encoder_frozen is not None and config.encoder_frozen != model.encoder_frozen:
+        (model.freeze_encoder if config.encoder_frozen else model.unfreeze_encoder)()
     return model
 
 

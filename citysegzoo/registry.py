@@ -27,10 +27,12 @@ class Registry(Generic[Builder]):
     Args:
         kind: What the builders build, as used in messages ("encoder", "decoder", "model").
         required: Keyword-only parameters with a default that every builder must have.
+        note: What else is built by name, as the end of a sentence.
     """
 
-    def __init__(self, kind: str, *, required: tuple[str, ...] = ()) -> None:
+    def __init__(self, kind: str, *, required: tuple[str, ...] = (), note: str = "") -> None:
         self.kind = kind
+        self.note = note
         self.required = required
         self._builders: dict[str, Builder] = {}
 
@@ -49,9 +51,11 @@ class Registry(Generic[Builder]):
             )
 
         def add(builder: Builder) -> Builder:
-            if name in self._builders:
+            there = self._builders.get(name)
+            # What is defined anew, as in a notebook's cell that is run again, replaces itself.
+            if there is not None and _place(there) != _place(builder):
                 raise ValueError(
-                    f"a {self.kind} named {name!r} is registered already; choose another name."
+                    f"another {self.kind} is registered as {name!r} already; choose another name."
                 )
             options = options_of(builder)
             for parameter in self.required:
@@ -68,7 +72,8 @@ class Registry(Generic[Builder]):
     def __getitem__(self, name: str) -> Builder:
         check_name(self.kind, name)
         if name not in self._builders:
-            raise ValueError(f"there is no {self.kind} {name!r}{suggestion(name, self._builders)}.")
+            hint = suggestion(name, self._builders) or f"; there are {', '.join(self.names())}"
+            raise ValueError(f"there is no {self.kind} {name!r}{hint}{self.note}.")
         return self._builders[name]
 
     def __contains__(self, name: object) -> bool:
@@ -90,6 +95,12 @@ class Registry(Generic[Builder]):
         builder = self[name]
         check_options(f"{self.kind} {name!r}", builder, options, beside=beside)
         return builder
+
+
+def _place(builder: Callable[..., Any]) -> tuple[object, ...]:
+    """Where a function or class is defined; of a partial, itself."""
+    name = getattr(builder, "__qualname__", None)
+    return (builder,) if name is None else (builder.__module__, name)
 
 
 def check_name(kind: str, name: object) -> None:
@@ -166,7 +177,9 @@ def natural_sorted(names: Iterable[str]) -> list[str]:
     )
 
 
-ENCODERS: Registry[Callable[..., Encoder]] = Registry("encoder")
+ENCODERS: Registry[Callable[..., Encoder]] = Registry(
+    "encoder", note="; timm's backbones are 'timm/' and their names"
+)
 DECODERS: Registry[Callable[..., Decoder]] = Registry("decoder")
 
 MODEL_ARGUMENTS = ("num_classes", "in_channels")

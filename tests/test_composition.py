@@ -165,6 +165,47 @@ def test_unknown_parts(arguments: tuple[str, str], error: type[Exception], messa
 
 
 @pytest.mark.parametrize(
+    ("encoder", "weights"),
+    [
+        ("resnet18", "imagenet"),
+        ("resnet50", "resnetblur50.bt_in1k"),
+        ("timm/efficientnet_b0", "tf_efficientnet_b0.ns_jft_in1k"),
+        ("swinv2_tiny", "swinv2_tiny_window16_256.ms_in1k"),
+        ("mit_b0", "mit_b1.imagenet"),
+        ("mit_b0", "imagenet"),
+    ],
+)
+def test_weights_of_another_encoder(encoder: str, weights: str) -> None:
+    """Also where keys and shapes are the same; and nothing is fetched to find out."""
+    with (
+        torch.device("meta"),
+        pytest.raises(ValueError, match=r"are of another network than .*encoder_weights=True"),
+    ):
+        citysegzoo.compose(encoder, "unet", encoder_weights=weights)
+
+
+def test_low_level_features_are_the_first_of_their_stride() -> None:
+    with torch.device("meta"):
+        model = citysegzoo.compose(
+            "resnet50", "deeplabv3plus", encoder_options={"output_stride": 8},
+            decoder_options={"low_level_stride": 8},
+        )  # fmt: skip
+    assert model.encoder.strides == (2, 4, 8, 8, 8)
+    assert model.decoder.low_level == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_images_of_another_type_than_the_weights(dtype: torch.dtype) -> None:
+    model, images = citysegzoo.create_model("unet.small").eval(), torch.zeros(1, 3, 32, 32)
+    with pytest.raises(TypeError, match=f"weights of the model are torch.float32 and .*{dtype}"):
+        model(images.to(dtype))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert model(images.bfloat16()).dtype == torch.bfloat16
+    if dtype == torch.float64:
+        assert model.to(dtype)(images.to(dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"encoder_options": {"outputstride": 8}}, TypeError, "did you mean 'output_stride'"),

@@ -78,6 +78,17 @@ def test_what_the_layout_knows_stays_where_the_model_is_named(
         torch.testing.assert_close(model(images), theirs(images), rtol=0, atol=1e-4)
 
 
+def test_an_output_that_cannot_be_written_is_said_first(tmp_path: Path, capsys) -> None:
+    torch.save(citysegzoo.create_model("unet.small").state_dict(), tmp_path / "x.pt")
+    (tmp_path / "file").touch()
+    words = ["convert", str(tmp_path / "x.pt"), "--model", "unet.small", "--output"]
+    for output in ("file", "no/x.safetensors"):
+        assert main([*words, str(tmp_path / output)]) == 2
+        said = capsys.readouterr()
+        assert "cannot be written" in said.err
+        assert not said.out
+
+
 def test_other_channels_under_our_own_names(tmp_path: Path) -> None:
     model = citysegzoo.create_model("unet.small", num_classes=3, in_channels=5)
     torch.save(model.state_dict(), tmp_path / "x.pt")

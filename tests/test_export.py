@@ -390,6 +390,8 @@ def test_command_with_a_saved_model(unet: SegmentationModel, tmp_path: Path) -> 
         (["unet.smal"], "did you mean"),
         (["unet.small", "--size", "8", "8"], "size is (H, W), both at least 32"),
         (["unet.small", "--output", "no/m.onnx"], "its folder does not exist"),
+        (["unet.small", "--output", "m.pt"], "m.pt is to be written as ONNX, whose files end in"),
+        (["unet.small", "--format", "torch"], "m.onnx is to be written as torch.export, whose"),
         (["missing/model"], "missing/model"),
     ],
 )
@@ -467,6 +469,14 @@ def test_example_reads_photographs_as_segment_does(tmp_path: Path) -> None:
     for name, made in pictures.items():
         made.save(tmp_path / name)
         assert np.array_equal(np.asarray(read(tmp_path / name)), read_image(tmp_path / name)), name
+
+
+@pytest.mark.parametrize("values", [np.float32([[0, 255]]), np.int32([[0, 70000]])])
+def test_example_refuses_grey_values_of_no_known_range(values: np.ndarray, tmp_path: Path) -> None:
+    """As segment does: they would wrap."""
+    Image.fromarray(np.tile(values, (40, 20))).save(tmp_path / "x.tiff")
+    with pytest.raises(ValueError, match=r"has grey values from 0 to .*; scale them to 0 to"):
+        runpy.run_path(str(EXAMPLE))["read"](tmp_path / "x.tiff")
 
 
 @pytest.mark.parametrize("export", [export_onnx, export_torch])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -418,6 +419,31 @@ def test_find_images_keeps_order_and_drops_duplicates(
     monkeypatch.chdir(folder)
     assert find_images(["b1.webp", folder / "b1.webp"]) == [Path("b1.webp")]
     assert find_images([]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("a.png/b.png", "cannot be read .Not a directory."), ("x" * 300, "cannot be read .File name")],
+)
+def test_find_images_says_why_a_path_cannot_be_read(
+    tmp_path: Path, name: str, message: str
+) -> None:
+    (tmp_path / "a.png").touch()
+    with pytest.raises(OSError, match=message) as caught:
+        find_images([tmp_path / name])
+    assert len(str(caught.value)) < 400
+
+
+def test_pipes_are_read(tmp_path: Path) -> None:
+    """Such as /dev/stdin, and what a shell puts for <(...)."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8)
+    PIL.Image.fromarray(pixels).save(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    content = (tmp_path / "a.png").read_bytes()
+    writer = threading.Thread(target=(tmp_path / "pipe.png").write_bytes, args=(content,))
+    writer.start()
+    assert np.array_equal(read_image(tmp_path / "pipe.png"), pixels)
+    writer.join()
 
 
 @pytest.mark.parametrize(

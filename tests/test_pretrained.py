@@ -4,6 +4,7 @@ import json
 import os
 import random
 import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import citysegzoo
+from citysegzoo.base import Encoder
 from citysegzoo.data import CAMVID_11, LabelSet
+from citysegzoo.registry import ENCODERS
 from citysegzoo.structure import difference
 from citysegzoo.weights import save_checkpoint
 from citysegzoo.weights.card import check_card, was_edited, write_card
@@ -587,8 +590,84 @@ def reheaded(content: bytes, change) -> bytes:
     ],
 )
 def test_damaged_weights(change, folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"its checksum differs.*fetch it again"):
+    with pytest.raises(ValueError, match=r"its checksum differs.*save or fetch it again"):
         citysegzoo.load(damaged(folder, change))
+
+
+def test_a_damaged_file_of_the_hub_is_found_in_the_cache(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged(folder, lambda content: content[:-1] + bytes([content[-1] ^ 1]))
+    monkeypatch.setattr("citysegzoo.pretrained.fetch", lambda repo, name, **_: folder / name)
+    monkeypatch.setattr("citysegzoo.pretrained.commit_of", lambda file: "0" * 40)
+    with pytest.raises(ValueError, match="its checksum differs"):
+        citysegzoo.load("owner/name")
+
+
+def test_an_interrupted_save_leaves_the_model_that_was_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = citysegzoo.load(folder)
+
+    def interrupt(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("citysegzoo.pretrained.file_sha256", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        small().save_pretrained(folder, card=CARD)
+    monkeypatch.undo()
+    same(citysegzoo.load(folder), before)
+    assert {file.name for file in folder.iterdir()} == {
+        "README.md", "config.json", "model.safetensors"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_whether_the_encoder_is_frozen_comes_back(built: bool, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is frozen as drawn
+        model = citysegzoo.create_model("fcn_resnet18", freeze_encoder=built)
+    (model.unfreeze_encoder if built else model.freeze_encoder)()
+    again = citysegzoo.load(model.save_pretrained(tmp_path / "model")).train()
+    assert again.encoder_frozen is not built
+    assert again.encoder.training is built
+    assert all(weight.requires_grad is built for weight in again.encoder.parameters())
+
+
+class Reading(Encoder):
+    """Reads values while it is built, and keeps a tensor that is no buffer."""
+
+    def __init__(self, in_channels: int = 3, *, rate: float = 0.5) -> None:
+        super().__init__()
+        self.in_channels, self.channels, self.strides = in_channels, (4,), (1,)
+        self.rates = [step.item() for step in torch.linspace(0, rate, 2)]
+        self.scale = torch.ones(4, 1, 1) * 2
+        self.conv = torch.nn.Conv2d(in_channels, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [self.conv(x) * self.scale]
+
+
+class Keeping(Reading):
+    """Keeps a tensor that is no buffer alone."""
+
+    def __init__(self, in_channels: int = 3, *, rate: float = 0.5) -> None:
+        Encoder.__init__(self)
+        self.in_channels, self.channels, self.strides = in_channels, (4,), (1,)
+        self.scale = torch.ones(4, 1, 1) * 2
+        self.conv = torch.nn.Conv2d(in_channels, 4, 3, padding=1)
+
+
+@pytest.mark.parametrize("encoder", [Reading, Keeping])
+def test_parts_that_cannot_be_built_without_memory(
+    encoder: type[Encoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ENCODERS, "_builders", dict(ENCODERS._builders))
+    citysegzoo.register_encoder("reading")(encoder)
+    model = citysegzoo.compose("reading", "fcn_head").eval()
+    again = citysegzoo.load(model.save_pretrained(tmp_path / "model"))
+    images = torch.randn(1, 3, 32, 33)
+    assert torch.equal(again(images), model(images))
 
 
 def test_headers_that_lie(folder: Path) -> None:

@@ -38,6 +38,7 @@ FOREIGN = {
     "PYTHONS=3.12": "as .ci/matrix",
     "hf": "huggingface_hub's own",
     "git": "git's own",
+    "mkdir": "the shell's own",
     "export": "the shell's own",
     ".ci/audit": "run by hand: it needs a network",
 }

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import citysegzoo
+from citysegzoo.data import UNIT_RANGE
 from citysegzoo.weights import load_weights
 from citysegzoo.weights.readers import (
     LAYOUTS,
@@ -424,6 +425,22 @@ def test_older_smp_files_number_the_parts() -> None:
     layout = detect_layout(older)
     assert layout.convert(older) == from_smp_deeplabv3(state)
     assert layout.model(older) == layout.model(state)
+
+
+@pytest.mark.parametrize(
+    ("widths", "name"), [((8, 16, 32, 64), "unet.stevens2020_run1"), ((4, 8, 16), "unet")]
+)
+def test_a_unet_of_stevens2020_keeps_its_preprocessing(
+    widths: tuple[int, ...], name: str, tmp_path: Path
+) -> None:
+    """Which is 0..1 in its code, of networks that the report does not name too."""
+    from citysegzoo.cli import main
+
+    theirs = StevensUNet(widths, norm=True, transposed=True).state_dict()
+    torch.save(theirs, tmp_path / "x.pt")
+    assert main(["convert", str(tmp_path / "x.pt"), "--output", str(tmp_path / "ours")]) == 0
+    model = citysegzoo.load(tmp_path / "ours")
+    assert (model.name, model.preprocessing) == (name, UNIT_RANGE)
 
 
 def test_files_from_before_batches_were_counted() -> None:

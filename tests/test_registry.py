@@ -1,5 +1,7 @@
 """Names and options: registering, looking up, and what a wrong one says."""
 
+from functools import partial
+
 import pytest
 from torch import nn
 
@@ -28,9 +30,35 @@ def test_unknown_name_names_the_nearest(registry: Registry) -> None:
         registry["frist_thing"]
 
 
+def test_unknown_name_lists_all_where_none_is_near(registry: Registry) -> None:
+    with pytest.raises(ValueError, match="no thing 'xyz'; there are first_thing\\."):
+        registry["xyz"]
+    with pytest.raises(ValueError, match="no encoder 'tu-convnext_tiny'.*; timm's backbones are"):
+        citysegzoo.compose("tu-convnext_tiny", "unet")
+
+
 def test_duplicated_registration_raises(registry: Registry) -> None:
-    with pytest.raises(ValueError, match="registered already"):
-        registry.register("first_thing")(build_something)
+    def build_other(*, width: int = 8) -> nn.Module:
+        return nn.Conv2d(3, width, 1)
+
+    with pytest.raises(ValueError, match="another thing is registered as 'first_thing' already"):
+        registry.register("first_thing")(build_other)
+    with pytest.raises(ValueError, match="another thing is registered"):
+        registry.register("first_thing")(partial(build_something, width=4))
+
+
+def test_what_is_defined_anew_replaces_itself(registry: Registry) -> None:
+    """As when a cell of a notebook is run again."""
+
+    def build() -> None:
+        @registry.register("thing")
+        def mine(*, width: int = 8) -> nn.Module:
+            return nn.Conv2d(3, width, 1)
+
+    build()
+    first = registry["thing"]
+    build()
+    assert registry["thing"] is not first
 
 
 @pytest.mark.parametrize("name", ["", "Upper", "with.dot", "with space", "../up"])
@@ -60,7 +88,7 @@ def test_natural_order() -> None:
     ],
 )
 def test_names_of_the_zoo_are_taken(register, name: str) -> None:
-    with pytest.raises(ValueError, match="registered already"):
+    with pytest.raises(ValueError, match="is registered as"):
         register(name)(build_something)
 
 

@@ -276,9 +276,9 @@ def test_imagenet_weights_are_where_smp_has_them() -> None:
 
 def test_other_imagenet_weights(published: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match="no ImageNet weights 'mit_b9.imagenet' .* but mit_b0.imag"
+        ValueError, match="no ImageNet weights 'mit_b0.imagenet22k' .* but mit_b0.imag"
     ):
-        citysegzoo.create_model("segformer_b0", encoder_weights="mit_b9.imagenet")
+        citysegzoo.create_model("segformer_b0", encoder_weights="mit_b0.imagenet22k")
     state = smp_encoder("b0").state_dict()
     first = state["patch_embed1.proj.weight"].clone()
     left = {name: value for name, value in state.items() if "block4" not in name}
@@ -290,7 +290,7 @@ def test_other_imagenet_weights(published: Path, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="are of another network than MiTEncoder .*; take 'm"):
             citysegzoo.create_model("segformer_b0", encoder_weights=True)
     safetensors.torch.save_file(state, published)
-    with pytest.raises(ValueError, match=r"'mit_b0.imagenet' are of .*; take 'mit_b1.imagenet'"):
+    with pytest.raises(ValueError, match=r"'mit_b0.imagenet' are of .* takes 'mit_b1.imagenet'"):
         citysegzoo.create_model("segformer_b1", encoder_weights="mit_b0.imagenet")
     with pytest.warns(UserWarning, match="terms of their own .NVIDIA .*, not for commercial use"):
         model = citysegzoo.create_model("segformer_b0", encoder_weights=True)

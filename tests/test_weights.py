@@ -131,7 +131,7 @@ def test_other_classes_keep_all_but_the_classifier() -> None:
             {"name": "unet_resnet18.street", "pretrained": True, "encoder_options": {"width": 64}},
             "trained with encoder_options=.'width': 48",
         ),
-        ({"pretrained": True, "in_channels": 4}, "1 of another shape"),
+        ({"pretrained": True, "in_channels": 4}, "take images of 3 channels; leave in_channels"),
         ({"pretrained": True, "encoder_weights": True}, "leave encoder_weights out"),
     ],
 )
@@ -144,6 +144,18 @@ def test_options_that_the_weights_were_trained_with_are_welcome() -> None:
     name = "unet_resnet18.street"
     options = {"encoder_options": {"width": 48}, "decoder_widths": [192, 96, 64, 48]}
     assert citysegzoo.create_model(name, pretrained=True, **options).num_classes == 11
+
+
+def test_options_in_mappings_go_over_those_of_a_variant() -> None:
+    """One by one: that of another does not drop the width."""
+    name, options = "unet_resnet18.street", {"encoder_options": {"bn_momentum": 0.05}}
+    with torch.device("meta"):
+        model = citysegzoo.create_model(name, **options)
+        same = citysegzoo.create_model(name)
+    shapes = {k: v.shape for k, v in model.state_dict().items()}
+    assert shapes == {k: v.shape for k, v in same.state_dict().items()}
+    trained = citysegzoo.create_model(name, pretrained=True, **options)
+    assert trained.encoder.bn1.momentum == 0.05
 
 
 @pytest.mark.parametrize("name", ["unet", "deeplabv3_resnet101.mei2019_dl2"])

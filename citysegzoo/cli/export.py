@@ -7,6 +7,10 @@ from pathlib import Path
 
 from citysegzoo.cli.common import Commands, check_file_writable, check_not_read, trained
 
+_NAMES = {"onnx": "ONNX", "torch": "torch.export"}
+# Also those that other files of PyTorch have.
+_SUFFIXES = {"onnx": (".onnx",), "torch": (".pt2", ".pt", ".pth")}
+
 
 def add_parsers(commands: Commands) -> None:
     """Add what this module runs to the commands."""
@@ -44,6 +48,12 @@ def _export(args: argparse.Namespace) -> int:
     from citysegzoo.export.torch import min_size_of
 
     form = args.format or ("torch" if args.output and args.output.suffix == ".pt2" else "onnx")
+    other = _SUFFIXES["onnx" if form == "torch" else "torch"]
+    if args.output and args.output.suffix in other:
+        raise ValueError(
+            f"{args.output} is to be written as {_NAMES[form]}, whose files end in "
+            f"{_SUFFIXES[form][0]}; name it so, or give --format."
+        )
     if args.output is None:
         suffix = "pt2" if form == "torch" else "onnx"
         args.output = Path(f"{Path(args.model).resolve().name}.{suffix}")
@@ -68,6 +78,7 @@ def _export(args: argparse.Namespace) -> int:
         f"input: {'float32, preprocessed' if args.images else 'uint8, RGB'}, {sizes}\n"
         f"output: {'logits' if args.logits else 'class of each pixel'}, {model.num_classes} "
         f"classes ({model.labels.name})\n"
-        f"written: {written}, {written.stat().st_size / 1e6:.1f} MB, compared with the model"
+        f"written: {written}, {_NAMES[form]}, {written.stat().st_size / 1e6:.1f} MB, compared with "
+        "the model"
     )
     return 0

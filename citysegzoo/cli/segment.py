@@ -72,6 +72,7 @@ def _segment(args: argparse.Namespace) -> int:
     from citysegzoo.inference import Failure, Segmentation, Segmenter, find_images
     from citysegzoo.inference.segmentation import check_outputs
     from citysegzoo.memory import freed_memory_kept, memory_limited
+    from citysegzoo.visualize.pictures import percent
 
     if not args.photos and not args.demo:
         raise ValueError("name photographs or folders to segment, or use --demo.")
@@ -94,7 +95,7 @@ def _segment(args: argparse.Namespace) -> int:
     by_name = {photo.stem: photo for photo in photos}
 
     def saved(result: Segmentation, files: tuple[Path, Path]) -> None:
-        shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in result.shares.items())
+        shares = ", ".join(f"{name} {percent(share)}" for name, share in result.shares.items())
         tell(f"{by_name[result.name]}: {shares}\n  -> {files[0]}, {files[1]}")
 
     def failed(failure: Failure) -> None:

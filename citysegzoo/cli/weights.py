@@ -8,7 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from citysegzoo.cli.common import Commands, add_options, check_file_writable, check_not_read, option
+from citysegzoo.cli.common import (
+    Commands,
+    add_options,
+    check_file_writable,
+    check_not_read,
+    make_folder,
+    option,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,6 +74,7 @@ def _weights(args: argparse.Namespace) -> int:
 def _convert(args: argparse.Namespace) -> int:
     from citysegzoo.data.labels import find_label_set
     from citysegzoo.factory import build_model
+    from citysegzoo.model import require_label_for_each_class
     from citysegzoo.weights import detect_layout, load_weights, read_state_dict
     from citysegzoo.weights.checkpoint import read_header
 
@@ -89,8 +97,14 @@ def _convert(args: argparse.Namespace) -> int:
         name, num_classes=classes, in_channels=settings.pop("in_channels"), options=settings
     )
     load_weights(model, converted, source=str(args.checkpoint))
+    model.preprocessing = layout.preprocessing or model.preprocessing
     if args.labels is not None:
         model.labels = find_label_set(args.labels)
+    require_label_for_each_class(model)
+    if args.output.suffix == ".safetensors":
+        check_file_writable(args.output)
+    else:
+        make_folder(args.output)
     left = _weights_among(state) - _weights_among(converted)
     print(f"layout: {layout.name}, {layout.description}")
     print(f"model: {model.name}, {model.num_classes} classes ({model.labels.name})")

@@ -59,7 +59,8 @@ class DeepLabV3PlusDecoder(Decoder):
         check_positive("low_level_width", low_level_width)
         check_positive("low_level_stride", low_level_stride)
         finer = [i for i, stride in enumerate(strides) if stride <= low_level_stride]
-        self.low_level = finer[-1] if finer else 0
+        # Of several of one stride the first: the last may be what the ASPP starts from.
+        self.low_level = list(strides).index(strides[finer[-1]]) if finer else 0
         self.aspp = ASPPDecoder(
             channels,
             strides,

@@ -89,6 +89,14 @@ def load_encoder_weights(encoder: Encoder, tag: str | None = None) -> EncoderWei
             "here; leave encoder_weights out."
         )
     tag = tag or encoder.pretrained_tag
+    network = encoder.pretrained_tag.partition(".")[0]
+    # Keys and shapes do not tell: those of resnetblur50 are those of resnet50. A VGG with batch
+    # norm takes the convolutions of the one without.
+    if str(tag).partition(".")[0] not in (network, network.removesuffix("_bn")):
+        raise ValueError(
+            f"the weights {tag!r} are of another network than this {network}; encoder_weights=True "
+            f"takes {encoder.pretrained_tag!r}, and others begin with '{network}.' too."
+        )
     published = {"timm": _fetch_from_timm, "smp": _fetch_from_smp}[encoder.publisher]
     weights, state_dict = published(tag, encoder)
     try:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,6 @@ from citysegzoo.inference.segmentation import file_of
 from citysegzoo.memory import is_out_of_memory
 
 Pixels = npt.NDArray[np.uint8]
-
-Item = TypeVar("Item")
-Read = TypeVar("Read")
-
-_END: Any = object()
 
 # What one image may raise, and the next not; RuntimeError is torch's, above all of memory.
 FAILURES = (ValueError, TypeError, OSError, MemoryError, RuntimeError)

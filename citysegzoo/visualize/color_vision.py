@@ -48,8 +48,6 @@ _XYZ = np.array(
     [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
 ) / np.array([[0.95047], [1.0], [1.08883]])
 
-# The ignored pixels of label images are black.
-
 
 def lab(colors: Sequence[Color] | npt.ArrayLike, vision: str = "usual") -> Floats:
     """CIELAB (D65) of sRGB colours as they are seen.

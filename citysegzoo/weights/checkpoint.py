@@ -56,15 +56,33 @@ def save_checkpoint(
         ValueError: If ``dtype`` is none of these, or a weight is too large for it.
         OSError: If it cannot be written; what was there before is still there then.
     """
+    tensors = stored_tensors(state_dict, dtype)
+    with replacing(path, needed=sum(tensor.nbytes for tensor in tensors.values())) as partial:
+        write_tensors(partial, tensors, card, config)
+
+
+def stored_tensors(
+    state_dict: Mapping[str, Tensor], dtype: torch.dtype | None
+) -> dict[str, Tensor]:
+    """The weights as they are written: on the CPU, floating-point ones as ``dtype``.
+
+    Raises:
+        ValueError: If ``dtype`` is none that is stored, or a weight is too large for it.
+    """
     known = [kind for kind in _DTYPES if kind.is_floating_point]
     if dtype not in (None, *known):
         raise ValueError(f"dtype is {', '.join(map(str, known))} or None, not {dtype!r}.")
-    tensors = {name: _stored(name, value, dtype) for name, value in state_dict.items()}
+    return {name: _stored(name, value, dtype) for name, value in state_dict.items()}
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any], config: str | None
+) -> None:
+    """Write what :func:`stored_tensors` gave, as :func:`save_checkpoint` does, but in place."""
     header = {"citysegzoo": json.dumps(dict(card))}
     if config is not None:
         header["citysegzoo_config"] = config
-    with replacing(path, needed=sum(tensor.nbytes for tensor in tensors.values())) as partial:
-        _write_aligned(partial, tensors, header)
+    _write_aligned(path, tensors, header)
 
 
 def _stored(name: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -230,16 +248,32 @@ def build_with(
         state_dict: The weights, of which every key must fit.
         source: Where they come from, for the message.
     """
-    # Undrawn there too: on the meta device some draws import PyTorch's compiler.
-    with torch.device("meta"), _Undrawn():
-        module = build()
+    module = build_undrawn(build)
     load_weights(module, state_dict, source=source, assign=True)
-    if any(value.is_meta for value in (*module.parameters(), *module.buffers())):
-        # There are buffers that no checkpoint holds: they have to be computed.
+    if any(value.is_meta for part in module.modules() for value in _tensors_of(part)):
+        # There are tensors that no checkpoint holds: they have to be computed.
         with _Undrawn():
             module = build()
         load_weights(module, state_dict, source=source, assign=True)
     return module
+
+
+def build_undrawn(build: Callable[[], Module]) -> Module:
+    """Build a module without drawing its weights, and without memory for them where that works."""
+    try:
+        # Undrawn there too: on the meta device some draws import PyTorch's compiler.
+        with torch.device("meta"), _Undrawn():
+            return build()
+    except RuntimeError:  # of a layer that reads a value while it is built, which is none there
+        with _Undrawn():
+            return build()
+
+
+def _tensors_of(module: nn.Module) -> Iterator[Tensor]:
+    """A module's own parameters and buffers, and the tensors that are plain attributes."""
+    yield from module.parameters(recurse=False)
+    yield from module.buffers(recurse=False)
+    yield from (value for value in vars(module).values() if isinstance(value, Tensor))
 
 
 class _Undrawn(TorchFunctionMode):

@@ -33,6 +33,7 @@ class ModelConfig:
         sha256: Of the weights file, or None; looked at when it was downloaded.
         checksums: CRC-32 of each 16 MiB of it, or nothing; looked at when it is loaded.
         version: The citysegzoo that wrote it.
+        encoder_frozen: Whether its encoder is; None leaves it as the options have it.
     """
 
     model: str | None
@@ -44,6 +45,7 @@ class ModelConfig:
     sha256: str | None = None
     checksums: tuple[int, ...] = ()
     version: str = ""
+    encoder_frozen: bool | None = None
 
     def to_json(self) -> str:
         """The text of config.json."""
@@ -57,6 +59,7 @@ class ModelConfig:
             "variant": variant or None,
             "options": dict(self.options),
             "in_channels": self.in_channels,
+            "encoder_frozen": self.encoder_frozen,
             "num_classes": len(self.labels),
             "labels": asdict(self.labels),
             "preprocessing": asdict(self.preprocessing),
@@ -101,6 +104,9 @@ class ModelConfig:
             model, digest = content.get("model"), content.get("sha256")
             if not isinstance(model, str | None) or not isinstance(digest, str | None):
                 raise ValueError("model and sha256 are texts or null")
+            frozen = content.get("encoder_frozen")
+            if not isinstance(frozen, bool | None):
+                raise ValueError("encoder_frozen is true, false or null")
             checksums = _list("crc32_of_16_mib_blocks", content.get("crc32_of_16_mib_blocks", []))
             return cls(
                 model=model,
@@ -114,6 +120,7 @@ class ModelConfig:
                 sha256=digest,
                 checksums=tuple(checksums),
                 version=str(content.get("citysegzoo_version", "")),
+                encoder_frozen=frozen,
             )
         except (ValueError, TypeError) as error:
             raise ValueError(f"{source} cannot be used: {str(error).rstrip('.')}.") from error

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from citysegzoo.data.preprocessing import UNIT_RANGE, Preprocessing
 from citysegzoo.registry import suggestion
 from citysegzoo.weights.readers import (
     chenxi116,
@@ -71,6 +72,7 @@ class Layout:
         matches: Whether a state dict is of this layout, by its keys.
         model: The zoo's network for a state dict of this layout.
         convert: From a state dict of this layout to one of ours, strictly, key by key.
+        preprocessing: Of its code, where the name of the model does not always say it.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Layout:
     matches: Callable[[StateDict], bool]
     model: Callable[[StateDict], Suggestion]
     convert: Callable[[StateDict], dict[str, Tensor]]
+    preprocessing: Preprocessing | None = None
 
 
 def _is_ours(state_dict: StateDict) -> bool:
@@ -142,6 +145,7 @@ LAYOUTS: tuple[Layout, ...] = (
         pytorch_unet.matches,
         pytorch_unet.suggest_unet,
         from_pytorch_unet,
+        UNIT_RANGE,
     ),
     Layout(
         "chenxi116_deeplabv3",
