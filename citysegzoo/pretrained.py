@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from citysegzoo.data.labels import LABEL_SETS
-from citysegzoo.factory import build_model, compose, model_info, with_weights
+from citysegzoo.factory import build_model, compose, list_models, model_info, with_weights
 from citysegzoo.files import replacing
 from citysegzoo.model import SegmentationModel, require_label_for_each_class, require_weights
 from citysegzoo.structure import difference
@@ -116,6 +116,11 @@ def load(
         if path.is_dir():
             return _read_folder(path, num_classes, source=str(source))
         return _read_file(path, num_classes)
+    if str(source) in list_models():
+        raise ValueError(
+            f"{source} is a model of the zoo, and there is no folder or file of that name; "
+            f"create_model({str(source)!r}, pretrained=True) loads its weights."
+        )
     repository, at = split_repository(os.fspath(source))
     if at and revision and at != revision:
         raise ValueError(f"{source!r} and revision={revision!r} name two revisions; give one.")

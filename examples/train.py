@@ -21,6 +21,7 @@ import contextlib
 import csv
 import hashlib
 import math
+import multiprocessing
 import os
 import shlex
 import sys
@@ -1024,6 +1025,8 @@ def main(argv: list[str] | None = None) -> None:
         with contextlib.redirect_stdout(sys.stdout if processes.first else None):
             train(args, processes, command_of(args, words, processes.world_size))
         stop_processes()
+        if processes.world_size > 1:
+            leave()
     except KeyboardInterrupt:
         sys.exit(f"train.py: stopped.{rescue(args)}")
     except (ArithmeticError, MemoryError, OSError, TypeError, ValueError) as error:
@@ -1035,6 +1038,19 @@ def main(argv: list[str] | None = None) -> None:
         ending = "" if isinstance(error, anew) else rescue(args)
         print(f"train.py: {line}.{ending}", file=sys.stderr)
         sys.exit(2)
+
+
+def leave() -> None:
+    """End this process, one of several, at once and not by Python's own way out.
+
+    On that one a finished process was aborted now and then ("terminate called without an active
+    exception"), and torchrun called the whole run failed. All files are written by now.
+    """
+    for reader in multiprocessing.active_children():
+        reader.terminate()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def rescue(args: argparse.Namespace) -> str:

@@ -497,7 +497,9 @@ def test_missing_and_strange_sources(tmp_path: Path, folder: Path) -> None:
     (folder / "model.safetensors").rename(tmp_path / "moved.safetensors")
     with pytest.raises(FileNotFoundError, match="has no model.safetensors"):
         citysegzoo.load(folder)
-    for source in ("unet.small", "a/b/c", "../x/y", "owner/../name", "owner/na me", "/no/such"):
+    with pytest.raises(ValueError, match=r"create_model\('unet.small', pretrained=True\) loads"):
+        citysegzoo.load("unet.small")
+    for source in ("unet.smol", "a/b/c", "../x/y", "owner/../name", "owner/na me", "/no/such"):
         with pytest.raises(ValueError, match="neither a folder or file here nor a repository"):
             citysegzoo.load(source)
     with pytest.raises(ValueError, match="it has no revision main"):

@@ -77,8 +77,6 @@ def draw_streets(
         raise ValueError(f"images must be at most {_MOST}, not {images}.")
     if max(size) > _LONGEST:
         raise ValueError(f"sides must be at most {_LONGEST}, not {size[0]}x{size[1]}.")
-    if seed < 0:
-        raise ValueError(f"seed must be at least 0, not {seed}.")
     if root.is_dir():
         for left in root.iterdir():
             if re.fullmatch(r"\.[0-9a-f]{16}\.part", left.name):  # by a process that was killed
