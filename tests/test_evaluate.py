@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from citysegzoo.data.labels import (
     LabelSet,
 )
 from citysegzoo.images import read_ids
+from citysegzoo.metrics import ConfusionMatrix
 from citysegzoo.metrics.cityscapes import CityscapesScores
 from citysegzoo.metrics.folders import (
     evaluate_folders,
@@ -65,6 +67,31 @@ def cam(tmp_path: Path) -> tuple[Path, Path]:
         label_image(predicted, CAMVID_11).save(predictions / f"{i}_labels.png")
         Image.new("RGB", SIZE).save(predictions / f"{i}_overlay.jpg")
     return predictions, truths
+
+
+def test_ones_own_label_set_is_not_taken_for_that_of_its_name(tmp_path: Path) -> None:
+    own = replace(CITYSCAPES_34, ignore_index=0)
+    predictions, truths = write_frames(tmp_path / "city", 1, SIZE)
+    with pytest.raises(FileNotFoundError, match="Cityscapes, not of one's own cityscapes34"):
+        evaluate_folders(predictions, truths, labels=own)
+    pairs = pair_files(predictions, truths, CITYSCAPES_34)
+    found = evaluate_pairs(pairs, labels=own)
+    matrix = ConfusionMatrix(34, 0)
+    for file in predictions.rglob("*.png"):
+        matrix.update(read_ids(file), read_ids(truth_of(file, truths)))
+    assert found.to_dict() == matrix.scores(own).to_dict()
+    recoloured = evaluate_folders(predictions, truths, labels=CITYSCAPES_34.with_palette("safe"))
+    assert isinstance(recoloured, CityscapesScores)
+    for folder in ("p", "t"):
+        (tmp_path / folder).mkdir()
+        image = Image.fromarray(np.array([[0, 1], [1, 1]], np.uint8))
+        image.save(tmp_path / folder / "1.png")
+    two = LabelSet("cityscapes34", ("road", "other"), ((0, 0, 0), (1, 1, 1)))
+    for scores in (
+        evaluate_folders(tmp_path / "p", tmp_path / "t", labels=two),
+        find_errors(pair_files(tmp_path / "p", tmp_path / "t", two), labels=two).scores,
+    ):
+        assert scores.class_iou == {"road": 1, "other": 1}
 
 
 def truth_of(prediction: Path, truths: Path) -> Path:

@@ -365,6 +365,56 @@ def test_wrong_labels_are_named() -> None:
     assert other.matrix.sum() == 0
 
 
+def test_wrong_labels_met_before_are_not_forgotten() -> None:
+    matrix = ConfusionMatrix(4)
+    matrix._count_anywhere(torch.full((2, 2), 7), torch.zeros(2, 2).long())  # as on a GPU
+    void = torch.full((2, 2), 255)
+    matrix.update(torch.full((2, 2), -1), void)  # right: what is predicted there does not matter
+    with pytest.raises(ValueError, match="1 pixel is labelled 9 in the target"):
+        matrix.update(torch.full((2, 2), -1), torch.tensor([[9, 255], [255, 255]]))
+    with pytest.raises(ValueError, match="4 pixels that count were labelled 7"):
+        matrix.scores()
+
+
+def test_scores_stay_as_they_were() -> None:
+    matrix = ConfusionMatrix(4)
+    matrix.update(*maps(4))
+    for void in (False, True):
+        scores, counts = matrix.scores(void_as_false_positive=void), matrix.matrix
+        expected = matrix.scores(void_as_false_positive=void).to_dict()
+        known = counts.clone()
+        for change in (lambda: matrix.update(*maps(4, seed=1)), matrix.reset):
+            change()
+            assert scores.to_dict() == expected
+            assert torch.equal(counts, known)
+        matrix.update(*maps(4))
+    weights = torch.ones(4, dtype=torch.float64)
+    images = PerImageScores(4, class_weights=weights)
+    weights.mul_(5)
+    assert images.class_weights.tolist() == [1] * 4
+
+
+def test_modes_of_torch_do_not_matter() -> None:
+    expected = ConfusionMatrix(4)
+    expected.update(*maps(4))
+    with torch.inference_mode():
+        made_there = ConfusionMatrix(4)
+        made_there.update(*maps(4, seed=1))
+        made_there.reset()
+    pair = maps(4)
+    made_there.update(*pair)
+    made_there._count_anywhere(pair[0], pair[1].clamp(max=3))
+    made_there.reset()
+    made_there.update(*pair)
+    assert torch.equal(made_there.counts, expected.counts)
+    alone = PerImageScores(4)
+    alone.update(*pair)
+    with torch.device("meta"):
+        elsewhere = PerImageScores(4)
+        elsewhere.update(*pair)
+        assert elsewhere.mean_iou == alone.mean_iou
+
+
 BAD: list[tuple[Any, Any, type[Exception], str]] = [
     (torch.zeros(2, 2).long(), torch.zeros(2, 3).long(), ValueError, "same shape"),
     (torch.zeros(2, 2).long(), torch.zeros(2, 2), TypeError, "integer labels, not torch.float32"),

@@ -269,6 +269,14 @@ LABEL_SETS = {
 """Every named label set, by name."""
 
 
+def known_name(labels: LabelSet) -> str | None:
+    """The name of a label set of ``LABEL_SETS``, in whatever colours; None for one's own."""
+    known = LABEL_SETS.get(labels.name)
+    if known is None or labels.classes != known.classes:
+        return None
+    return labels.name if replace(labels, palette=known.palette) == known else None
+
+
 SAFE_PALETTES: dict[str, tuple[Color, ...]] = {
     "camvid11": (
         (191, 159, 128),

@@ -57,8 +57,13 @@ class ConfusionMatrix:
             raise ValueError(
                 f"ignore_index is 255, which is one of {num_classes} classes; set it to None or -1."
             )
-        self.counts = torch.zeros(num_classes + 1, num_classes, dtype=torch.int64, device=device)
-        self._forget_wrong()
+        with torch.inference_mode(False):  # else it could be counted in that mode alone
+            self.counts = torch.zeros(
+                num_classes + 1, num_classes, dtype=torch.int64, device=device
+            )
+            # Wrong labels met where looking would mean to wait: number, the least, the largest.
+            self._wrong = torch.zeros(3, dtype=torch.int64, device=self.counts.device)
+        self.reset()
 
     def update(self, prediction: Labels, target: Labels) -> None:
         """Count the pixels of an image or a batch.
@@ -79,11 +84,11 @@ class ConfusionMatrix:
         if self.counts.device.type != "cpu":
             self._count_anywhere(prediction, target)
         elif not self._count_bytes(prediction, target):
-            before = self.counts.clone()
+            before, known = self.counts.clone(), self._wrong.clone()
             self._count_anywhere(prediction, target)
-            if self._wrong[0]:
-                self.counts = before
-                self._forget_wrong()
+            if self._wrong[0] > known[0]:
+                self.counts.copy_(before)
+                self._wrong.copy_(known)
                 raise _wrong_labels(prediction, target, self.num_classes, self.ignore_index)
 
     def merge(self, other: ConfusionMatrix) -> None:
@@ -116,17 +121,17 @@ class ConfusionMatrix:
     def reset(self) -> None:
         """Forget everything counted."""
         self.counts.zero_()
-        self._forget_wrong()
+        self._wrong.copy_(torch.tensor([0, _NONE, -_NONE], device="cpu"))
 
     @property
     def matrix(self) -> Tensor:
-        """int64 ``(C, C)`` on the CPU: rows ground truth, columns prediction.
+        """int64 ``(C, C)`` on the CPU, a copy: rows ground truth, columns prediction.
 
         Raises:
             ValueError: If labels that count were not 0 to C - 1.
         """
         self._raise_wrong()
-        return self.counts[:-1].cpu()
+        return self.counts[:-1].to("cpu", copy=True)
 
     def scores(
         self,
@@ -155,11 +160,12 @@ class ConfusionMatrix:
                 f"{self.num_classes}."
             )
         check_choice("absent", absent, ("skip", "zero"))
+        void = self.counts[-1].to("cpu", copy=True).numpy() if void_as_false_positive else None
         return SegmentationScores(
             matrix=self.matrix.numpy(),
             classes=labels.classes,
             categories=labels.categories,
-            void_predictions=self.counts[-1].cpu().numpy() if void_as_false_positive else None,
+            void_predictions=void,
             ignored=self.ignore_index,
             absent=absent,
         )
@@ -276,10 +282,6 @@ class ConfusionMatrix:
         table = torch.zeros(self.counts.numel() + 1, dtype=torch.int64, device=t.device)
         table.scatter_add_(0, cells, torch.ones_like(cells))
         self.counts += table[:-1].view_as(self.counts)
-
-    def _forget_wrong(self) -> None:
-        # Wrong labels met where looking would mean to wait: their number, the least, the largest.
-        self._wrong = torch.tensor([0, _NONE, -_NONE], device=self.counts.device)
 
     def _note_wrong(self, number: Tensor | int, low: Tensor | int, high: Tensor | int) -> None:
         self._wrong[0] += number

@@ -22,6 +22,7 @@ from citysegzoo.data.labels import (
     LABEL_SETS,
     LabelSet,
     find_label_set,
+    known_name,
 )
 from citysegzoo.files import files_below
 from citysegzoo.hardware import available_cores
@@ -167,7 +168,7 @@ def find_instances(pairing: Pairing, labels: LabelSet, instances: bool | None = 
         FileNotFoundError: If some files are missing, or all of those asked for.
         ValueError: If instances are asked for where the label set has none.
     """
-    if labels.name != CITYSCAPES_34.name:
+    if known_name(labels) != CITYSCAPES_34.name:
         if instances:
             raise ValueError(
                 f"instances are evaluated for {CITYSCAPES_34.name} only, not for {labels.name}; "
@@ -285,7 +286,7 @@ def warn_of_train_ids(scores: CityscapesScores | SegmentationScores) -> None:
 
 
 def _counter(labels: LabelSet, instances: bool) -> Any:
-    if labels.name == CITYSCAPES_34.name:
+    if known_name(labels) == CITYSCAPES_34.name:
         return CityscapesEvaluator(instances=instances)
     return ConfusionMatrix(len(labels), ignore_index=labels.ignore_index)
 
@@ -306,13 +307,14 @@ def read_pair(pair: FramePair, labels: LabelSet) -> tuple[npt.NDArray[Any], npt.
     """Prediction and ground truth ``(H, W)``, as ids of the label set."""
     prediction, truth = read_ids(pair.prediction), read_ids(pair.ground_truth)
     _check_size(pair.prediction, prediction, pair.ground_truth, truth)
-    if labels.name in _DERIVED and pair.ground_truth.name.endswith(_ENDINGS[CITYSCAPES_34.name]):
+    name = known_name(labels)
+    if name in _DERIVED and pair.ground_truth.name.endswith(_ENDINGS[CITYSCAPES_34.name]):
         if truth.size and not 0 <= truth.min() <= truth.max() < len(CITYSCAPES_34):
             raise ValueError(
                 f"{pair.ground_truth} has values from {truth.min()} to {truth.max()}; label ids "
                 f"are 0 to {len(CITYSCAPES_34) - 1}."
             )
-        truth = _DERIVED[labels.name][truth]
+        truth = _DERIVED[name][truth]
     return prediction, truth
 
 
@@ -359,12 +361,13 @@ def _truths(path: Path, labels: LabelSet) -> list[Path]:
     if not files:
         raise _empty(path)
     if any(file.name.endswith((*_ENDINGS.values(), _INSTANCES)) for file in files):
-        ending = _ENDINGS.get(labels.name)
+        name = known_name(labels) or f"one's own {labels.name}"
+        ending = _ENDINGS.get(name)
         raise FileNotFoundError(
             f"the folder {path} holds ground truth of Cityscapes but no *{ending}; make them with "
             f"cityscapesscripts, or evaluate another label set than {labels.name}."
             if ending
-            else f"the folder {path} holds ground truth of Cityscapes, not of {labels.name}; "
+            else f"the folder {path} holds ground truth of Cityscapes, not of {name}; "
             f"evaluate {' or '.join(_ENDINGS)}."
         )
     return files
@@ -379,7 +382,8 @@ def _empty(folder: Path) -> FileNotFoundError:
 
 def _endings(labels: LabelSet) -> list[str]:
     """What official ground truth of a label set ends in: its own, or label ids to derive it of."""
-    names = [labels.name, *([CITYSCAPES_34.name] if labels.name in _DERIVED else [])]
+    name = known_name(labels)
+    names = [name, *([CITYSCAPES_34.name] if name in _DERIVED else [])]
     return [_ENDINGS[name] for name in names if name in _ENDINGS]
 
 

@@ -40,7 +40,7 @@ class PerImageScores:
     ) -> None:
         self._one = ConfusionMatrix(num_classes, ignore_index)
         self.absent: Absent = check_choice("absent", absent, ("skip", "zero"))
-        self.class_weights = torch.ones(num_classes, dtype=torch.float64)
+        self.class_weights = torch.ones(num_classes, dtype=torch.float64, device="cpu")
         if class_weights is not None:
             weights = check_class_weights(class_weights)
             if len(weights) != num_classes:
@@ -48,8 +48,8 @@ class PerImageScores:
                     f"class_weights has {len(weights)} numbers, but there are {num_classes} "
                     "classes; give one weight for each."
                 )
-            self.class_weights = weights.double().cpu()
-        self._counted = torch.arange(num_classes) != self._one.ignore_index
+            self.class_weights = weights.to("cpu", torch.float64, copy=True)
+        self._counted = torch.arange(num_classes, device="cpu") != self._one.ignore_index
         self.image_iou: list[float] = []
 
     def update(self, prediction: Labels, target: Labels) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from citysegzoo.ahead import read_ahead
 from citysegzoo.arguments import check_positive
-from citysegzoo.data.labels import CITYSCAPES_34, CITYSCAPES_CLASSES, LabelSet
+from citysegzoo.data.labels import CITYSCAPES_34, CITYSCAPES_CLASSES, LabelSet, known_name
 from citysegzoo.files import files_below
 from citysegzoo.hardware import available_cores
 from citysegzoo.images import SUFFIXES
@@ -152,7 +152,7 @@ def find_errors(
                 del found[worst:]
             bar.update()
     scores: CityscapesScores | SegmentationScores
-    if labels.name == CITYSCAPES_34.name:
+    if known_name(labels) == CITYSCAPES_34.name:
         scores = cityscapes_scores(confusion)
         warn_of_train_ids(scores)
     else:
@@ -172,7 +172,7 @@ def find_errors(
 
 def counted_classes(labels: LabelSet) -> npt.NDArray[np.bool_]:
     """Which classes ``(C,)`` are evaluated: all that are not ignored."""
-    if labels.name == CITYSCAPES_34.name:
+    if known_name(labels) == CITYSCAPES_34.name:
         return np.array([not label.ignored for label in CITYSCAPES_CLASSES])
     return np.arange(len(labels)) != labels.ignore_index
 
