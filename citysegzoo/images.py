@@ -273,6 +273,9 @@ def _ids(image: PIL.Image.Image) -> npt.NDArray[Any]:
     tiles = getattr(image, "tile", [])  # until it is loaded
     coded = str(tiles[0][3]) if tiles else ""
     image.load()
+    method = _ORIENTATIONS.get(_orientation(image))  # as the photographs that they label
+    if method is not None:
+        image = image.transpose(method)
     if image.mode in ("L", "P"):
         # Of grey with fewer bits Pillow makes the whole range of 8: 1 of 2 bits is 85.
         spread = 85 if "L;2" in coded else 17 if "L;4" in coded else 1

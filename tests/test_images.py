@@ -14,7 +14,7 @@ import PIL.Image
 import pytest
 
 from citysegzoo.files import replacing, write_image
-from citysegzoo.images import find_images, read_image
+from citysegzoo.images import find_images, read_ids, read_image
 
 WIDTH, HEIGHT = 48, 40
 RAMP = np.linspace(0, 255, HEIGHT * WIDTH).round().astype(np.uint8).reshape(HEIGHT, WIDTH)
@@ -218,6 +218,20 @@ def test_exif_orientation(tmp_path: Path, orientation: int, suffix: str) -> None
     assert np.abs(pixels.astype(int) - upright).mean() < 6
     with PIL.Image.open(path) as opened:
         assert (read_image(opened) == pixels).all()
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("orientation", range(9))
+def test_labels_are_turned_as_photographs_are(
+    tmp_path: Path, orientation: int, suffix: str
+) -> None:
+    labels = np.arange(6, dtype=np.uint8).reshape(2, 3).repeat(20, 0).repeat(20, 1)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    grey = PIL.Image.fromarray(labels)
+    file = save(tmp_path / f"labels.{suffix}", grey, exif=exif)
+    photo = save(tmp_path / f"photo.{suffix}", grey.convert("RGB"), exif=exif)
+    assert np.array_equal(read_ids(file), read_image(photo)[..., 0])
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])

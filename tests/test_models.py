@@ -496,6 +496,16 @@ def test_networks_of_a_fixed_size_compute_in_bf16() -> None:
     torch.testing.assert_close(found.float(), expected, rtol=0.1, atol=0.1)
 
 
+@pytest.mark.parametrize("size", [(22, 45), (23, 45), (20, 40)])  # rounded down, up, not at all
+def test_repeated_pixels_stay_beside_those_they_were_pooled_from(size: tuple[int, int]) -> None:
+    step = citysegzoo.create_model("unet", widths=(4, 4), up="nearest").decoder.blocks[0]
+    step.fuse = nn.Identity()
+    small, large = size
+    rows = torch.arange(float(small))[None, None, :, None].expand(1, 1, -1, small)
+    enlarged = step(rows, torch.zeros(1, 4, large, large))[0].amax(0)[:, 0]
+    assert torch.equal(enlarged, (torch.arange(large) // 2).clamp(max=small - 1).float())
+
+
 def test_unet_on_a_backbone_without_norm_has_none() -> None:
     for up in ("bilinear", "transposed", "nearest"):
         model = citysegzoo.create_model("unet_resnet18", norm=False, up=up)

@@ -439,7 +439,7 @@ def test_a_network_of_nan_is_no_label_map() -> None:
     model = citysegzoo.create_model("unet", widths=(4, 8), num_classes=11).eval()
     with torch.no_grad():
         model.classifier.conv.weight.fill_(torch.nan)
-    with pytest.raises(ValueError, match="gives NaN; check its weights"):
+    with pytest.raises(ValueError, match="gives NaN or infinite logits; check its weights"):
         model.segment(np.zeros((48, 64, 3), np.uint8))
 
 

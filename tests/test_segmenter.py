@@ -207,6 +207,19 @@ def test_a_model_that_changed_needs_another_segmenter(settings: dict[str, Any]) 
     assert np.array_equal(segmenter(picture(40, 40)).labels, labels)
 
 
+@pytest.mark.parametrize("settings", [PLAIN, {"device": "cpu", "precision": "bf16"}])
+def test_a_fused_optimizer_is_seen(settings: dict[str, Any]) -> None:
+    """It changes no version of a weight, and in evaluation mode no buffer says that it ran."""
+    model = drawn("unet.small", widths=(4, 8)).eval()
+    segmenter = Segmenter(model, **settings)
+    segmenter(picture(40, 40))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, fused=True)
+    model(torch.rand(1, 3, 40, 40)).square().mean().backward()
+    optimizer.step()
+    with pytest.raises(ValueError, match="trained, converted or loaded other weights after"):
+        segmenter(picture(40, 40))
+
+
 def test_a_wrapped_model_is_refused() -> None:
     with pytest.raises(TypeError, match="takes a SegmentationModel, not DataParallel; .* .module"):
         Segmenter(torch.nn.DataParallel(pointwise()))  # type: ignore[arg-type]
@@ -478,12 +491,14 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_nan_is_one_sentence() -> None:
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_nan_is_one_sentence(value: str) -> None:
+    """Infinity, too: averaged with another view it is NaN, and its pixels were of class 0."""
     model = pointwise()
     with torch.no_grad():
-        model.classifier.bias[2] = float("nan")
+        model.classifier.bias[2] = float(value)
     for options in ({}, {"tile": 32}, {"flip": True}):
-        with pytest.raises(ValueError, match="the network gives NaN; check its weights."):
+        with pytest.raises(ValueError, match="gives NaN or infinite logits; check its weights."):
             Segmenter(model, **EXACT, **options)(picture(40, 40))
 
 
@@ -634,7 +649,8 @@ def test_one_image_that_the_network_cannot_do_spoils_no_batch() -> None:
     failures: list[Failure] = []
     results = Segmenter(model, **EXACT).stream(images, batch_size=4, on_error=failures.append)
     assert [result.name for result in results] == ["image_0", "image_1", "image_3"]
-    assert [str(f) for f in failures] == ["image 2: the network gives NaN; check its weights."]
+    said = "image 2: the network gives NaN or infinite logits; check its weights."
+    assert [str(f) for f in failures] == [said]
 
 
 def test_on_error_may_stop_the_run(tmp_path: Path) -> None:

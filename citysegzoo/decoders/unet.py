@@ -85,7 +85,7 @@ class UpBlock(nn.Module):
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         size = [self.factor * n for n in x.shape[-2:]] if skip is None else skip.shape[-2:]
         if self.mode == "nearest":
-            x = F.interpolate(x, tuple(size), mode="nearest")
+            x = fit(F.interpolate(x, scale_factor=self.factor, mode="nearest"), size)
         elif self.mode == "bilinear":
             x = self.up(resize(x, size, align_corners=self.align_corners))
         else:

@@ -79,6 +79,7 @@ class Network:
             prepare(module)
         self._source: Callable[[], SegmentationModel | None] = weakref.ref(model)
         self._weights = [(weakref.ref(t), _state(t)) for t in _weights(model)]
+        self._values = _values(_weights(model))
         self._compile = compile
         # CUDA graphs spare a GPU the launches, and write every result to the same place.
         self._graphs = compile and self.device.type == "cuda"
@@ -130,15 +131,15 @@ class Network:
             float32 ``(N, C, h, w)``.
 
         Raises:
-            ValueError: If the logits are NaN.
+            ValueError: If a logit is NaN or infinite.
         """
         images = images.contiguous(memory_format=self._layout)
         low = self.dtype != torch.float32
         with torch.autocast(self.device.type, self.dtype if low else None, enabled=low):
             logits = self._logits(images).to(torch.float32, copy=self._graphs)
-        if logits.isnan().any():
+        if not logits.amax() < torch.inf:  # which NaN is not either
             hint = " precision='fp32' may help, or" if low else ""
-            raise ValueError(f"the network gives NaN;{hint} check its weights.")
+            raise ValueError(f"the network gives NaN or infinite logits;{hint} check its weights.")
         return logits
 
     def _is_stale(self) -> bool:
@@ -150,7 +151,11 @@ class Network:
             then = [tensor for tensor, _ in kept]
             if len(now) != len(then) or any(map(operator.is_not, now, then)):
                 return True
-        return any(tensor is not None and _state(tensor) != state for tensor, state in kept)
+        if any(tensor is not None and _state(tensor) != state for tensor, state in kept):
+            return True
+        there = [tensor for tensor, _ in kept if tensor is not None]
+        whole = 0 < len(there) == len(kept)
+        return whole and not torch.equal(_values(there), self._values)
 
     def images(self, pixels: Tensor) -> Tensor:
         """Preprocess uint8 ``(N, H, W, 3)`` to float32 ``(N, 3, H, W)`` on the device."""
@@ -188,6 +193,18 @@ def _single(tensor: Tensor) -> torch.dtype:
 def _state(tensor: Tensor) -> tuple[int, int]:
     """What is another one once a tensor was written to, or moved."""
     return 0 if tensor.is_inference() else tensor._version, tensor.data_ptr()
+
+
+def _values(tensors: list[Tensor]) -> Tensor:
+    """A few values of each weight: fused optimizers write there, and leave the version as it is."""
+    found = [torch.empty(0)]
+    for tensor in tensors:
+        if tensor.ndim and tensor.is_floating_point():
+            few = tensor.detach()[:: max(1, len(tensor) // 4)]
+            while few.ndim > 1:
+                few = few[:, 0]
+            found.append(few)
+    return torch.cat([few.to(found[-1].device) for few in found]).nan_to_num()
 
 
 def _sharing_copy(model: SegmentationModel) -> SegmentationModel:

@@ -159,8 +159,8 @@ def segment(model: SegmentationModel, image: Any) -> Any:
         with torch.inference_mode():
             batch = torch.from_numpy(pixels).to(weight.device).permute(2, 0, 1)[None]
             logits = model.coarse_logits(model.preprocessing(batch).to(weight.dtype))
-            if logits.isnan().any():
-                raise ValueError("the network gives NaN; check its weights.")
+            if not logits.amax() < torch.inf:  # which NaN is not either
+                raise ValueError("the network gives NaN or infinite logits; check its weights.")
             labels = label_maps(model, logits, pixels.shape[:2])[0].cpu().numpy()
     finally:
         for module in training:

@@ -33,8 +33,8 @@ class Segmenter:
 
     The model stays as it is: the segmenter has a copy of its own, which shares the weights that
     it can use unchanged. A model that is trained on, converted or loads other weights needs
-    another segmenter; this one then raises. (Only what is written through ``weight.data`` or in
-    inference mode is not seen.)
+    another segmenter; this one then raises. (What is written through ``weight.data``, in
+    inference mode or by a fused optimizer is seen by a few values of each weight.)
 
     With ``precision="fp32", fold=False, channels_last=False`` labels are those of the model
     itself. Folding and channels last change logits by rounding alone, bf16 and fp16 by more: a
@@ -138,7 +138,7 @@ class Segmenter:
                 memory map, only tiles are read where there are tiles.
 
         Raises:
-            ValueError: If the image is broken or too small, or the network gives NaN.
+            ValueError: If the image is broken or too small, or the network gives NaN or infinity.
             OSError: If a file cannot be read.
         """
         pixels = self._read(image)
