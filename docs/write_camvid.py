@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tables import table, tenths
 
 import citysegzoo
 from citysegzoo.benchmark import count_flops
@@ -289,7 +290,7 @@ def row(run: dict[str, Any]) -> list[str]:
     card = run["card"]
     figures = (card["score"]["mean_iou"], card["score"]["pixel_accuracy"])
     shown = f"`{run['run']}`"
-    percent = [f"{100 * figure:.1f}" for figure in figures]
+    percent = [tenths(figure) for figure in figures]
     return [shown, f"{run['parameters']:,}", f"`{loss_of(run)}`", *percent, str(card["epoch"])]
 
 
@@ -317,7 +318,7 @@ def by_class(runs: Sequence[dict[str, Any]]) -> str:
     """The IoU of every class."""
     classes = list(runs[0]["card"]["score"]["class_iou"])
     rows = [
-        [f"`{run['run']}`", *(f"{100 * run['card']['score']['class_iou'][c]:.1f}" for c in classes)]
+        [f"`{run['run']}`", *(tenths(run["card"]["score"]["class_iou"][c]) for c in classes)]
         for run in runs
     ]
     return table(["model", *classes], rows)
@@ -340,7 +341,7 @@ def answers(groups: dict[str, list[dict[str, Any]]]) -> str:
     rows = []
     for question, (group, runs) in QUESTIONS.items():
         ious = {run["run"]: run["card"]["score"]["mean_iou"] for run in groups.get(group, [])}
-        found = [f"{label}: {100 * ious[run]:.1f}" for label, run in runs.items() if run in ious]
+        found = [f"{label}: {tenths(ious[run])}" for label, run in runs.items() if run in ious]
         rows.append([question, "; ".join(found)])
     return table(["question", "mean IoU, %"], rows)
 
@@ -397,12 +398,6 @@ def same(runs: Sequence[dict[str, Any]], name: str, count: int = 1) -> str:
     if len(given) > 1:
         raise SystemExit(f"{name} differs: {given}; the page is of runs that are trained alike.")
     return next(iter(given))
-
-
-def table(head: Sequence[str], rows: Any) -> str:
-    """A table in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def main(argv: list[str] | None = None) -> None:

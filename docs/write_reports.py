@@ -5,13 +5,15 @@ python docs/write_reports.py
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tables import table
+
 from citysegzoo.files import write
-from citysegzoo.reports import REPORTS, Report, figure_text
+from citysegzoo.reports import REPORTS, Report, figure_text, overall_iou
 from citysegzoo.reports._report import _number as number
-from citysegzoo.variant import Result
+from citysegzoo.variant import Result, Variant
 
 DOCS = Path(__file__).parent
 
@@ -62,6 +64,35 @@ had to be assumed.
 |---|---|---|
 """
 
+NEXT = """
+## Reproduce one
+
+1. Get the data: [Cityscapes](datasets/cityscapes.md); fixman2024 trained on the coarse
+   annotations, `gtCoarse.zip`. Without it there is [a short training on CamVid](camvid.md).
+2. Train with the recipe: the command is on the report's page, and [training](training.md) says
+   what can be changed.
+3. Score with `examples/evaluate.py`: the official class and category IoU, which stevens2020
+   prints. mei2019's mean IoU is the same number; chen2020 does not say whether void counts.
+
+fixman2024 and xiang2020 count otherwise ([why](metrics.md#five-mean-ious)):
+
+```py
+from citysegzoo.data import Cityscapes
+from citysegzoo.inference import Segmenter
+from citysegzoo.metrics import ConfusionMatrix, PerImageScores
+
+segmenter = Segmenter(citysegzoo.load("runs/mine/best.safetensors"), precision="fp32")
+fixman = PerImageScores(34, ignore_index=0, absent="zero")  # for a network of 34 label ids
+for image, target in Cityscapes("cityscapes", "val", annotations="coarse", labels="label_id"):
+    fixman.update(segmenter(image.permute(1, 2, 0).numpy()).labels, target)
+print(fixman.mean_iou)
+
+xiang = ConfusionMatrix(19, ignore_index=255)  # for one of 19 train ids: in such a loop
+# xiang.update(..., target) with labels="train_id", and after it
+# xiang.scores(void_as_false_positive=True).mean_iou
+```
+"""
+
 
 def pages() -> dict[Path, str]:
     """Every page by its path."""
@@ -69,9 +100,9 @@ def pages() -> dict[Path, str]:
         f"| [{report.key}](reports/{report.key}.md) | {report.summary} | {len(report.variants)} |\n"
         for report in REPORTS.values()
     )
-    written = {DOCS / "reports.md": f"{MARK}\n\n{INDEX}{index}"}
+    written = {DOCS / "reports.md": f"{MARK}\n\n{INDEX}{index}{NEXT}"}
     for report in REPORTS.values():
-        text = "\n\n".join(sections(report)).replace("->", "→")
+        text = "\n\n".join(map(str.rstrip, sections(report))).replace("->", "→")
         written[DOCS / "reports" / f"{report.key}.md"] = f"{MARK}\n\n{text}\n"
     return written
 
@@ -128,17 +159,31 @@ def recipes(report: Report) -> Iterator[str]:
         for note in variant.recipe.notes:
             notes.setdefault(note, []).append(variant.name)
     yield table(("model", *RECIPE_COLUMNS), rows)
-    name = report.variants[-1].name
-    yield "To train one so, and to score it by the protocol of Cityscapes:"
+    yield (
+        "The last column says which weights were kept: those after the last epoch, or those of the "
+        "best score or the lowest loss on the validation images."
+    )
+    best = max(report.variants, key=overall)
+    coarse = " Training needs `gtCoarse.zip`." * (best.recipe.annotations == "coarse")
+    yield (
+        "To train the best of them by its recipe, and to score it on the fine annotations by the "
+        f"official protocol of Cityscapes:{coarse}"
+    )
     yield (
         "```sh\n"
-        f"python examples/train.py --model {name} --data cityscapes --root cityscapes \\\n"
+        f"python examples/train.py --model {best.name} --data cityscapes --root cityscapes \\\n"
         "    --output runs/mine\n"
         "python examples/evaluate.py --model runs/mine/best.safetensors --data cityscapes "
         "--root cityscapes\n"
         "```"
     )
     yield "\n".join(f"- {of(models, report)}: {note}" for note, models in notes.items())
+
+
+def overall(variant: Variant) -> float:
+    """What is printed about a model over all classes, to find the best of a report."""
+    result = overall_iou(variant.results)
+    return result.value if result else 0.0
 
 
 def of(models: Sequence[str], report: Report) -> str:
@@ -184,12 +229,6 @@ def cell(result: Result | None) -> str:
     if result.corrected is None:
         return value
     return f"{value} ({'wrong' if math.isnan(result.corrected) else number(result.corrected)})"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(text or '-' for text in line)} |" for line in lines)
 
 
 def headline(result: Result) -> bool:

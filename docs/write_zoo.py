@@ -9,11 +9,11 @@ import functools
 import json
 import warnings
 from collections.abc import Iterator
-from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 
 import torch
+from tables import tenths
 from torch import nn
 
 import citysegzoo
@@ -110,11 +110,6 @@ def measured(name: str, records: tuple[WeightsRecord, ...]) -> Iterator[str]:
     for run in _trained_on_camvid():
         if run["run"] == name:
             yield f"[{tenths(run['card']['score']['mean_iou'])}](camvid.md)"
-
-
-def tenths(share: float) -> str:
-    """In percent, as the decimals have it: 0.7715 is 77.2, where its float is a little less."""
-    return f"{(100 * Decimal(str(share))).quantize(Decimal('0.1'), ROUND_HALF_UP)}"
 
 
 @functools.cache

@@ -6,7 +6,7 @@ Trains one network with each loss, everything else equal, and writes results.md 
 mean IoU, pixel accuracy and the IoU of the rarest classes. Given again, the command goes on where
 it was stopped. Other losses, and any network of the zoo:
 
-    python examples/compare_losses.py --data camvid --root camvid --output runs/losses \
+    python examples/compare_losses.py --data camvid --root camvid --output runs/losses50 \
         --model unet.small --losses weighted_inverse_root focal lovasz_softmax --epochs 50
 """
 

@@ -1,7 +1,7 @@
 """Score a model on Cityscapes, by its official protocol, or on CamVid.
 
     python examples/evaluate.py --model runs/dl2/best.safetensors --data cityscapes \
-        --root cityscapes --save-labels submission --output scores.json
+        --root cityscapes --save-labels predictions --output scores.json
     python examples/evaluate.py --model unet.small --data camvid --root camvid \
         --scales 0.75 1.0 1.25 --flip
 

@@ -3,8 +3,8 @@
     python examples/segment_photos.py photos --output segmented
 
 Each NAME.jpg gets NAME_labels.png, whose pixel values are classes, and NAME_overlay.jpg with a
-legend. Any format and size from 32x32 will do. A photograph that is broken is named, and the
-others are segmented.
+legend. JPEG, PNG, WebP, BMP and TIFF of any size from 32x32 will do. A photograph that is broken
+is named, and the others are segmented.
 """
 
 from __future__ import annotations

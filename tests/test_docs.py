@@ -87,6 +87,8 @@ def test_there_are_blocks_to_run() -> None:
 
 def script(name: str) -> ModuleType:
     """A script beside the docs."""
+    if str(DOCS) not in sys.path:  # as when it is run
+        sys.path.insert(0, str(DOCS))
     spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up

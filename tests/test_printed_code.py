@@ -148,7 +148,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     card = {"data": "nothing", "licence": "CC BY-NC 4.0", "source": "a test"}
     for name in ("pruned_30", "pruned_50", "runs/mine"):
         save_pretrained(model, root / name, card=card)
-    save_pretrained(model, root / "runs" / "mine" / "best.safetensors", card=card)
+    for name in ("mine", "dl2"):
+        save_pretrained(model, root / "runs" / name / "best.safetensors", card=card)
     shutil.copytree(root / "cityscapes" / "gtFine" / "val", root / "GROUNDTRUTH")
     (root / "PREDICTIONS").mkdir()
     train_ids = np.asarray([max(label.train_id, 0) for label in CITYSCAPES_CLASSES], np.uint8)

@@ -86,6 +86,7 @@ def overall_iou(results: Iterable[Result]) -> Result | None:
 def figure_text(result: Result) -> str:
     """A figure in words: ``"mean class IoU 65.43 % (corrected: 65.34 %)"``."""
     name, percent = re.subn("_pct$", "", result.metric)
+    name = re.sub("(i?iou)_score_repo", r"mean_of_images_\1", name)  # as docs/metrics.md calls it
     name = re.sub(r"\b(i?)iou\b", r"\1IoU", _words(name))
     unit = " %" if percent else ""
     text = f"{name} {_number(result.value)}{unit}"
