@@ -222,6 +222,17 @@ def test_command_segments_as_it_is_told(model, photo: Path, tmp_path: Path) -> N
         assert not np.array_equal(expected, whole)
 
 
+def test_command_says_that_a_model_was_trained_on_resized_images(
+    photo: Path, tmp_path: Path, capsys
+) -> None:
+    model = citysegzoo.create_model("unet.small", widths=(4, 8))
+    words = ["segment", str(photo), "--output", str(tmp_path / "out"), "--model"]
+    for card, said in (({}, False), ({"resized_to": [512, 1024]}, True)):
+        model.save_pretrained(tmp_path / "model", card={"data": "none", "licence": "MIT", **card})
+        assert main([*words, str(tmp_path / "model")]) == 0
+        assert ("resized to 512x1024; --scales" in capsys.readouterr().err) == said
+
+
 def test_command_does_the_rest_of_a_folder(photo: Path, tmp_path: Path, capsys) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()

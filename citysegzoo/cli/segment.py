@@ -79,6 +79,11 @@ def _segment(args: argparse.Namespace) -> int:
     photos = find_images([*args.photos, *([DEMO_IMAGE] if args.demo else [])])
     check_outputs(photos, args.output)
     model = trained(args.model or DEFAULT_MODEL, args.weights)
+    if resized := model.card.get("resized_to"):
+        say(
+            f"the model was trained on images resized to {resized[0]}x{resized[1]}; --scales, such "
+            "as 0.5, brings larger photographs near that size."
+        )
     if args.palette:
         model.labels = model.labels.with_palette(args.palette)
     segmenter = Segmenter(
