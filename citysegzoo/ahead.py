@@ -1,19 +1,17 @@
-"""Work of threads ahead of who asks for it, in order and bounded."""
+"""Reading ahead in threads, in order and bounded."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import PIL.Image
 
 Item = TypeVar("Item")
 Read = TypeVar("Read")
-
-_END: Any = object()
 
 
 def read_ahead(
@@ -40,24 +38,23 @@ def read_ahead(
     iterator = iter(items)
     source, readers = ThreadPoolExecutor(1), ThreadPoolExecutor(workers)
 
-    def following() -> tuple[Item, Future[Read] | None]:
-        item = next(iterator, _END)
-        if item is _END:
-            return item, None
-        reading = readers.submit(read, item)
-        if isinstance(item, PIL.Image.Image | np.ndarray):
-            wait([reading])
-        return item, reading
+    def following() -> tuple[Item, Future[Read]] | None:
+        for item in iterator:
+            reading = readers.submit(read, item)
+            if isinstance(item, PIL.Image.Image | np.ndarray):
+                wait([reading])
+            return item, reading
+        return None
 
-    pending: deque[Future[tuple[Item, Future[Read] | None]]] = deque()
+    pending: deque[Future[tuple[Item, Future[Read]] | None]] = deque()
     try:
         while True:
             while len(pending) < ahead:
                 pending.append(source.submit(following))
-            item, reading = pending.popleft().result()
-            if reading is None:
+            found = pending.popleft().result()
+            if found is None:
                 return
-            yield item, reading
+            yield found
     finally:
         source.shutdown(cancel_futures=True)
         readers.shutdown(cancel_futures=True)

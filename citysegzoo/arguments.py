@@ -62,11 +62,12 @@ def check_positives(name: str, values: object) -> tuple[int, ...]:
 
 def check_probability(name: str, value: object) -> float:
     """``value`` as a float in 0..1, or one sentence saying what ``name`` must be."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number from 0 to 1, not {value!r}.")
-    if not 0 <= value <= 1:
+    number = float(value)
+    if not 0 <= number <= 1:
         raise ValueError(f"{name} must be from 0 to 1, not {value}.")
-    return float(value)
+    return number
 
 
 def check_choice(name: str, value: Choice, choices: Sequence[str]) -> Choice:

@@ -11,14 +11,13 @@ from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from citysegzoo.arguments import check_flag, check_positive
 from citysegzoo.blueprint import Blueprint
 from citysegzoo.classifier import Classifier
 from citysegzoo.data.labels import LabelSet, default_labels
-from citysegzoo.data.preprocessing import IMAGENET, Preprocessing
+from citysegzoo.data.preprocessing import Preprocessing
 from citysegzoo.decoders import create_decoder
 from citysegzoo.encoders import create_encoder
 from citysegzoo.encoders.pretrained import load_encoder_weights
@@ -40,7 +39,7 @@ from citysegzoo.reports import REPORTS, get_report
 from citysegzoo.structure import difference
 from citysegzoo.variant import Result, Variant
 from citysegzoo.weights.card import without_score
-from citysegzoo.weights.checkpoint import build_with, load_weights
+from citysegzoo.weights.checkpoint import build_undrawn, build_with, load_weights
 from citysegzoo.weights.records import WeightsRecord, find_record, list_records
 
 VARIANTS: Mapping[str, Variant] = {
@@ -93,8 +92,7 @@ class ModelInfo:
     @cached_property
     def num_parameters(self) -> int:
         """Number of parameters, counted on a model that holds no memory."""
-        with torch.device("meta"):
-            model = create_model(self.name)
+        model = build_undrawn(lambda: create_model(self.name))
         return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -127,22 +125,23 @@ def model_info(name: str) -> ModelInfo:
     """
     builder, variant = _find(name)
     defaults = options_of(builder)
-    num_classes = _default_classes(builder, variant)
-    preset = _plain(variant.options) if variant else {}
-    function = function_of(builder)
+    if variant is None:
+        summary, _, _ = (inspect.getdoc(function_of(builder)) or "").partition("\n")
+        variant = Variant(name, "", summary, num_classes=defaults["num_classes"])
+    preset = _plain(variant.options)
     return ModelInfo(
         name=name,
-        architecture=name.partition(".")[0],
-        variant=variant.variant if variant else None,
-        summary=variant.summary if variant else (inspect.getdoc(function) or "").partition("\n")[0],
+        architecture=variant.architecture,
+        variant=variant.variant or None,
+        summary=variant.summary,
         options={k: v for k, v in {**defaults, **preset}.items() if k not in MODEL_ARGUMENTS},
         preset=preset,
-        num_classes=num_classes,
-        labels=default_labels(num_classes),
-        preprocessing=variant.preprocessing if variant else IMAGENET,
-        report=variant.report if variant else None,
-        recipe=variant.recipe if variant else None,
-        results=variant.results if variant else (),
+        num_classes=variant.num_classes,
+        labels=default_labels(variant.num_classes),
+        preprocessing=variant.preprocessing,
+        report=variant.report,
+        recipe=variant.recipe,
+        results=variant.results,
         weights=tuple(list_records(name)),
     )
 
@@ -199,7 +198,7 @@ def create_model(
                 "pretrained."
             )
         for option, value in _over({k: trained[k] for k in options}, options).items():
-            if value != _plain(trained[option]) and _matters(name, option, value, in_channels):
+            if value != _plain(trained[option]) and _matters(name, option, value):
                 raise ValueError(
                     f"the weights of {name!r} were trained with {option}={trained[option]!r}; "
                     f"leave {option} out, or pretrained."
@@ -315,15 +314,14 @@ def compose(
     return model
 
 
-def _matters(name: str, option: str, value: Any, in_channels: int) -> bool:
+def _matters(name: str, option: str, value: Any) -> bool:
     """Whether an option changes what the network computes, and not its training alone."""
-    build = partial(build_model, name, num_classes=2, in_channels=in_channels)
-    with torch.device("meta"):
-        trained = build(options={})
-        try:
-            asked = build(options={option: value})
-        except (TypeError, ValueError):  # it may go with another option only
-            return True
+    build = partial(build_model, name, num_classes=2, in_channels=3)
+    trained = build_undrawn(lambda: build(options={}))
+    try:
+        asked = build_undrawn(lambda: build(options={option: value}))
+    except (TypeError, ValueError):  # it may go with another option only
+        return True
     return bool(difference(trained, asked))
 
 
@@ -395,8 +393,8 @@ def with_weights(
         model.card = dict(card)
     else:
         model = build(check_positive("num_classes", num_classes))
-        with torch.device("meta"):
-            theirs = {k: v.shape for k, v in build(len(labels)).state_dict().items()}
+        undrawn = build_undrawn(lambda: build(len(labels)))
+        theirs = {k: v.shape for k, v in undrawn.state_dict().items()}
         fresh = {
             name: value
             for name, value in model.state_dict().items()

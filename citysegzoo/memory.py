@@ -42,12 +42,11 @@ def freed_memory_kept() -> Iterator[bool]:
     Yields:
         Whether it was done: it can be with glibc, on Linux.
     """
-    glibc = _glibc()
-    done = glibc is not None and _set(glibc, _KEPT)
+    done = keep_freed_memory()
     try:
         yield done
     finally:
-        if glibc is not None and done:
+        if done and (glibc := _glibc()):
             _set(glibc, _USUAL)
             glibc.malloc_trim(0)
 

@@ -140,7 +140,7 @@ def load(
         is_right=lambda file: config.sha256 in (None, file_sha256(file)),
         options=options,
     )
-    return _build(config, weights, num_classes, source=name, check=True)
+    return _build(config, weights, num_classes, source=name)
 
 
 def push_to_hub(
@@ -308,7 +308,7 @@ def _read_folder(folder: Path, num_classes: int | None, *, source: str) -> Segme
             )
     config_file = folder / CONFIG
     config = ModelConfig.from_json(config_file.read_bytes(), source=str(config_file))
-    return _build(config, folder / WEIGHTS, num_classes, source=source, check=True)
+    return _build(config, folder / WEIGHTS, num_classes, source=source)
 
 
 def _read_file(file: Path, num_classes: int | None) -> SegmentationModel:
@@ -342,11 +342,10 @@ def _build(
     num_classes: int | None,
     *,
     source: str,
-    check: bool = False,
 ) -> SegmentationModel:
-    """The model; ``check`` looks at the checksums of the file, while the model is built."""
+    """The model; checksums of the file are looked at while it is built."""
     with ThreadPoolExecutor(1) as pool:
-        found = pool.submit(block_checksums, weights) if check and config.checksums else None
+        found = pool.submit(block_checksums, weights) if config.checksums else None
         try:
             model = with_weights(
                 lambda classes: _rebuild(config, classes),
@@ -356,7 +355,7 @@ def _build(
                 num_classes=num_classes,
                 source=source,
             )
-        except (TypeError, RuntimeError, OverflowError, MemoryError, AttributeError) as error:
+        except (TypeError, RuntimeError, OverflowError, AttributeError) as error:
             raise ValueError(f"the model of {source} cannot be built: {error}") from error
         finally:
             # Whatever else was found, a damaged file is the reason to name.

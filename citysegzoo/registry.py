@@ -165,7 +165,7 @@ def check_options(
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x' or 'y'?"``-like ending for a message, empty when nothing is near."""
+    """``"; did you mean 'x' or 'y'"``, the end of a message, or nothing where nothing is near."""
     near = difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(repr(match) for match in near)}" if near else ""
 

@@ -330,7 +330,7 @@ def test_bad_input(photo: Path, models, tmp_path: Path, capsys, monkeypatch) -> 
         ([street, "--output", "no/sheet.png"], [one, two], "its folder does not exist"),
         ([street, "--output", "/proc/sheet.png"], [one, two], "cannot be written"),
         ([street, "--output", "/proc/no/folder"], [one, two], "cannot be written to"),
-        ([street, "--output", street], [one, two], "is to be segmented and written"),
+        ([street, "--output", street], [one, two], "is to be read and replaced"),
         ([street, str(twin)], [one, two], "would both be written as street_compared.jpg"),
         ([street, str(twin), "--output", "a.png"], [one, two], "holds the sheet of one image"),
         ([street, "--palette", "safe"], [models["numbered"]], "no safe palette"),

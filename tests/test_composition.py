@@ -1,5 +1,6 @@
 """Any decoder with any encoder that fits it; the pairs that cannot work say so."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -300,6 +301,11 @@ def test_options_that_would_spoil_a_model(name: str, options: dict, message: str
 def test_an_output_stride_is_a_whole_number() -> None:
     with pytest.raises(TypeError, match="output_stride must be a whole number"):
         citysegzoo.create_model("fcn_resnet18", output_stride=8.0)
+
+
+def test_a_rate_may_be_a_number_of_numpy() -> None:
+    encoder = citysegzoo.create_encoder("mit_b0", drop_path_rate=np.float32(0.5))
+    assert encoder.stages[-1].blocks[-1].drop_path.rate == 0.5
 
 
 @pytest.mark.parametrize(

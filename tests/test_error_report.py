@@ -336,7 +336,7 @@ def test_bad_input(cam: Folders, tmp_path: Path, capsys, monkeypatch) -> None:
         ([p, t, *labels, "--output", "empty"], "empty is a folder; name a file"),
         ([p, t, *labels, "--output", "no/report.html"], "its folder does not exist"),
         ([p, t, *labels, "--output", "/proc/report.html"], "cannot be written"),
-        ([p, t, *labels, "--output", f"{t}/0.png"], "is to be read and written"),
+        ([p, t, *labels, "--output", f"{t}/0.png"], "is to be read and replaced"),
         ([p, t, *labels, "--worst", "-1"], "0 to 100 images, not -1"),
         ([p, t, *labels, "--images", "no"], "no does not exist"),
         ([p, t, *labels, "--images", "empty"], "0.png has no photograph named 0"),

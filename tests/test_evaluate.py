@@ -588,7 +588,7 @@ def test_nothing_that_is_evaluated_is_overwritten(city: tuple[Path, Path], capsy
     file = next(city[0].iterdir())
     before = file.read_bytes()
     assert main(["evaluate", *map(str, city), "--json", str(file)]) == 2
-    assert "is to be evaluated and written" in told(capsys)
+    assert "is to be read and replaced; name another --json" in told(capsys)
     assert file.read_bytes() == before
 
 

@@ -803,7 +803,7 @@ def test_bad_options_are_named() -> None:
         with pytest.raises(ValueError, match="must be|at least|is above"):
             formula(statistics, **wrong)
     assert losses.DiceLoss(ignore_index=np.int64(3), smooth=np.float32(1)).smooth == 1.0
-    with pytest.raises(ValueError, match="label_smoothing is 0 to 1"):
+    with pytest.raises(ValueError, match="label_smoothing must be from 0 to 1"):
         losses.CrossEntropyLoss(label_smoothing=1.5)
     with pytest.raises(TypeError, match="class_weights must be one number for each class"):
         losses.DiceLoss(class_weights="all")  # type: ignore[arg-type]

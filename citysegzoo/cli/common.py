@@ -194,12 +194,14 @@ def check_file_writable(file: Path) -> None:
         raise OSError(f"{file} cannot be written: {error.strerror}.") from error
 
 
-def check_not_read(read: Iterable[Path], written: Iterable[Path]) -> None:
+def check_not_read(
+    read: Iterable[Path], written: Iterable[Path], *, flag: str = "--output"
+) -> None:
     """Refuse to replace a file that is read, also by way of a link."""
     sources = set(map(os.path.realpath, read))
     for file in written:
         if os.path.realpath(file) in sources:
-            raise ValueError(f"{file} is to be read and replaced; name another --output.")
+            raise ValueError(f"{file} is to be read and replaced; name another {flag}.")
 
 
 class _WritableError(Exception):

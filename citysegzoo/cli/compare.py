@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import mimetypes
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -17,6 +16,7 @@ from citysegzoo.cli.common import (
     add_palette,
     add_tile,
     check_file_writable,
+    check_not_read,
     counted,
     make_folder,
     say,
@@ -142,10 +142,8 @@ def _sheets(photos: Sequence[Path], output: Path) -> list[Path]:
         raise ValueError(f"{output} holds the sheet of one image; name a folder for {len(photos)}.")
     else:
         sheets = [output]
-    inputs = set(map(os.path.realpath, photos))
+    check_not_read(photos, sheets)
     for i, sheet in enumerate(sheets):
-        if os.path.realpath(sheet) in inputs:
-            raise ValueError(f"{sheet} is to be segmented and written; name another --output.")
         if sheet in sheets[:i]:
             other = photos[sheets.index(sheet)]
             raise ValueError(

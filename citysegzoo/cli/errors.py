@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
+from itertools import chain
 from pathlib import Path
 
 from citysegzoo.cli.common import (
@@ -11,6 +11,7 @@ from citysegzoo.cli.common import (
     add_max_megapixels,
     add_palette,
     check_file_writable,
+    check_not_read,
     counted,
     labels_named,
     say,
@@ -56,9 +57,7 @@ def _errors(args: argparse.Namespace) -> int:
     labels = labels_for(args.ground_truth, labels_named(args.labels))
     pairing = pair_files(args.predictions, args.ground_truth, labels)
     photos = find_photos(args.images, pairing) if args.images else {}
-    inputs = {os.path.realpath(file) for pair in pairing.pairs for file in pair}
-    if os.path.realpath(args.output) in inputs | set(map(os.path.realpath, photos.values())):
-        raise ValueError(f"{args.output} is to be read and written; name another --output.")
+    check_not_read(chain(*pairing.pairs, photos.values()), [args.output])
     check_file_writable(args.output)
 
     with images_up_to(args.max_megapixels):

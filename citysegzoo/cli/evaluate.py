@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+from itertools import chain
 from pathlib import Path
 
 from citysegzoo.cli.common import (
     Commands,
     add_max_megapixels,
     check_file_writable,
+    check_not_read,
     counted,
     labels_named,
     say,
@@ -50,7 +51,6 @@ def add_parsers(commands: Commands) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from citysegzoo.data.labels import CITYSCAPES_34
     from citysegzoo.files import write
     from citysegzoo.images import images_up_to
     from citysegzoo.metrics.cityscapes import CityscapesScores
@@ -59,9 +59,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     labels = labels_for(args.ground_truth, labels_named(args.labels))
     pairing = pair_files(args.predictions, args.ground_truth, labels)
     if args.json:
-        inputs = {os.path.realpath(file) for pair in pairing.pairs for file in pair}
-        if os.path.realpath(args.json) in inputs:
-            raise ValueError(f"{args.json} is to be evaluated and written; name another --json.")
+        check_not_read(chain.from_iterable(pairing.pairs), [args.json], flag="--json")
         check_file_writable(args.json)
 
     instances = find_instances(pairing, labels, args.instances)
@@ -71,7 +69,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         )
     if pairing.unused:
         say(f"predictions without a ground truth, which are left out: {len(pairing.unused)}.")
-    if labels is CITYSCAPES_34 and not instances and args.instances is None:
+    if isinstance(scores, CityscapesScores) and not instances and args.instances is None:
         say("no *_gtFine_instanceIds.png are beside the ground truth: iIoU is left out.")
     if args.json:
         try:

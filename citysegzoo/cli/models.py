@@ -58,10 +58,10 @@ def _models(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    import torch
 
     from citysegzoo.factory import create_model, model_info
     from citysegzoo.registry import suggestion
+    from citysegzoo.weights.checkpoint import build_undrawn
 
     if is_saved(args.name):
         return _show_saved(args)
@@ -74,8 +74,7 @@ def _show(args: argparse.Namespace) -> int:
                 f"model {info.name!r} has no option {name!r}{hint}; `citysegzoo show {info.name}` "
                 "lists those that it has."
             )
-    with torch.device("meta"):
-        model = create_model(info.name, num_classes=args.num_classes, **options)
+    model = build_undrawn(lambda: create_model(info.name, num_classes=args.num_classes, **options))
     print(f"{info.name}\n{info.summary}\n")
     rows = [*_composition(model), *_settings(info, options, model)]
     if info.report:

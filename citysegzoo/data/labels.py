@@ -272,9 +272,10 @@ LABEL_SETS = {
 def known_name(labels: LabelSet) -> str | None:
     """The name of a label set of ``LABEL_SETS``, in whatever colours; None for one's own."""
     known = LABEL_SETS.get(labels.name)
-    if known is None or labels.classes != known.classes:
+    if known is None:
         return None
-    return labels.name if replace(labels, palette=known.palette) == known else None
+    mine, theirs = ((one.classes, one.ignore_index, one.categories) for one in (labels, known))
+    return labels.name if mine == theirs else None
 
 
 SAFE_PALETTES: dict[str, tuple[Color, ...]] = {

@@ -15,14 +15,13 @@ import PIL.Image
 from PIL import ImageDraw, ImageFilter
 
 from citysegzoo.arguments import check_positive, check_size
-from citysegzoo.data.labels import CITYSCAPES_CLASSES
+from citysegzoo.data.labels import CITYSCAPES_CLASSES, Color
 from citysegzoo.files import write_image
 
 CITIES = {"train": ("inkford", "paintham"), "val": ("chalkton",)}
 """The cities of each split."""
 
 Point = tuple[float, float]
-Color = tuple[int, int, int]
 
 _ID = {label.name: i for i, label in enumerate(CITYSCAPES_CLASSES)}
 _EYE = 1.4  # metres of the camera above the road

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from citysegzoo.arguments import check_choice, check_positive, check_positives
@@ -64,7 +63,7 @@ class UpBlock(nn.Module):
         if up == "transposed":
             self.up = nn.ConvTranspose2d(in_channels, up_channels, factor, stride=factor)
         elif up == "nearest":
-            self.up = nn.Identity()
+            self.up = nn.Upsample(scale_factor=factor)
         else:
             self.up = ConvNormAct(
                 in_channels,
@@ -84,9 +83,7 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         size = [self.factor * n for n in x.shape[-2:]] if skip is None else skip.shape[-2:]
-        if self.mode == "nearest":
-            x = fit(F.interpolate(x, scale_factor=self.factor, mode="nearest"), size)
-        elif self.mode == "bilinear":
+        if self.mode == "bilinear":
             x = self.up(resize(x, size, align_corners=self.align_corners))
         else:
             x = fit(self.up(x), size)

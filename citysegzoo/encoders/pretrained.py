@@ -66,7 +66,8 @@ class EncoderWeights:
 def load_encoder_weights(encoder: Encoder, tag: str | None = None) -> EncoderWeights:
     """Load published ImageNet weights into an encoder, strictly.
 
-    The only place where building a model may use the network, and only when asked to.
+    One of two places where building a model may use the network, and only when asked to: the other
+    is ``pretrained=True``.
 
     Args:
         encoder: An encoder whose layers timm publishes weights for (ResNet, VGG, Swin,

@@ -115,15 +115,11 @@ def _recorded_onnx(plan: Plan) -> bytes:
 
 def _declare_shape(declared: Any, plan: Plan) -> None:
     """Say which shape the output has, which the exporter does not always find out."""
-    axes = {axis: plan.axes().get(axis) for axis in range(4)}
-    classes = plan.graph.model.num_classes
-    sizes = dict(zip((2, 3), plan.size or (0, 0), strict=True)) | {1: classes}
-    kept = [0, 2, 3] if plan.output == "labels" else [0, 1, 2, 3]
+    classes = [] if plan.output == "labels" else [plan.graph.model.num_classes]
     shape = declared.type.tensor_type.shape
     del shape.dim[:]
-    for axis in kept:
-        name = axes[axis]
-        shape.dim.add(**({"dim_value": sizes[axis]} if name is None else {"dim_param": name}))
+    for size in ("batch", *classes, *(plan.size or ("height", "width"))):
+        shape.dim.add(**{"dim_param" if isinstance(size, str) else "dim_value": size})
 
 
 def _session(data: bytes, plan: Plan) -> Any:

@@ -101,7 +101,7 @@ Layout = Literal["classes outermost", "channels last", "classes innermost"]
 
 
 def _layout(logits: Tensor, dtype: torch.dtype) -> Layout:
-    """Which decides on PyTorch's kernel: of the logits once they are of another dtype."""
+    """The memory layout after a conversion to ``dtype``, which decides on PyTorch's kernel."""
     like = logits
     if logits.dtype != dtype:  # copies leave nothing between the rows
         like = torch.empty_like(logits, dtype=dtype, device="meta")

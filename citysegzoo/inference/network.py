@@ -131,7 +131,7 @@ class Network:
             float32 ``(N, C, h, w)``.
 
         Raises:
-            ValueError: If a logit is NaN or infinite.
+            ValueError: If a logit is NaN or infinity; minus infinity may be.
         """
         images = images.contiguous(memory_format=self._layout)
         low = self.dtype != torch.float32
@@ -143,7 +143,7 @@ class Network:
         return logits
 
     def _is_stale(self) -> bool:
-        """Whether the model that this is a copy of is there still, with other weights."""
+        """Whether weights were replaced, written to or moved since the copy was made."""
         kept = [(weight(), state) for weight, state in self._weights]
         model = self._source()
         if model is not None:
@@ -191,7 +191,7 @@ def _single(tensor: Tensor) -> torch.dtype:
 
 
 def _state(tensor: Tensor) -> tuple[int, int]:
-    """What is another one once a tensor was written to, or moved."""
+    """What changes when a tensor is written to, or moved."""
     return 0 if tensor.is_inference() else tensor._version, tensor.data_ptr()
 
 

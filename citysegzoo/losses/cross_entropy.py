@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from citysegzoo.arguments import check_number
+from citysegzoo.arguments import check_probability
 from citysegzoo.losses.base import (
     Reduction,
     SegmentationLoss,
@@ -73,9 +73,7 @@ class CrossEntropyLoss(SegmentationLoss):
             reduction=reduction,
             upsample=upsample,
         )
-        self.label_smoothing = check_number("label_smoothing", label_smoothing)
-        if label_smoothing > 1:
-            raise ValueError(f"label_smoothing is 0 to 1, not {label_smoothing!r}.")
+        self.label_smoothing = check_probability("label_smoothing", label_smoothing)
         self.shares_statistics = not label_smoothing
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:

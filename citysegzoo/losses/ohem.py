@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from citysegzoo.arguments import check_number, check_positive
+from citysegzoo.arguments import check_number, check_positive, check_probability
 from citysegzoo.losses.base import Reduction, SegmentationLoss, reduce_pixels
 from citysegzoo.losses.sorting import sort_descending
 from citysegzoo.losses.statistics import SoftmaxStatistics, sum_dtype
@@ -134,7 +134,5 @@ def _limits(
             raise ValueError("hard pixels go by fraction, or by threshold and min_kept; not both.")
         if not 0 < check_number("fraction", fraction) <= 1:
             raise ValueError(f"fraction is above 0 and at most 1, not {fraction!r}.")
-    threshold = 0.7 if threshold is None else check_number("threshold", threshold)
-    if threshold > 1:
-        raise ValueError(f"threshold is a probability, 0 to 1, not {threshold!r}.")
+    threshold = 0.7 if threshold is None else check_probability("threshold", threshold)
     return threshold, 100_000 if min_kept is None else check_positive("min_kept", min_kept, least=0)

@@ -271,7 +271,7 @@ def _evaluated(
 
 
 def warn_of_train_ids(scores: CityscapesScores | SegmentationScores) -> None:
-    """Warn who called the caller where predictions scored as label ids look like train ids."""
+    """Warn, at the caller's caller, where predictions scored as label ids look like train ids."""
     if not isinstance(scores, CityscapesScores):
         return
     predicted, true = scores.confusion.sum(0), scores.confusion.sum(1)

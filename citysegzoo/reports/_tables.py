@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from citysegzoo.data.labels import CITYSCAPES_19, CITYSCAPES_CATEGORIES
 from citysegzoo.variant import Result
 
-CLASSES_19 = (
-    *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign"),
-    *("vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "train"),
-    *("motorcycle", "bicycle"),
-)
+CLASSES_19 = CITYSCAPES_19.classes
 """The 19 evaluated classes in train-id order, the columns of most tables."""
 
 CLASSES_5 = ("building", "traffic sign", "person", "car", "bicycle")
 """The five classes that the CSE 253 assignment asks for."""
 
-CATEGORIES_7 = ("construction", "flat", "human", "nature", "object", "sky", "vehicle")
+CATEGORIES_7 = tuple(sorted(CITYSCAPES_CATEGORIES.classes))
 """The seven evaluated categories, in alphabetical order as the official evaluator prints them."""
 
 

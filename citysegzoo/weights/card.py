@@ -90,7 +90,7 @@ def check_card(card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_score(card: Mapping[str, Any]) -> dict[str, Any]:
-    """What a card says of where weights come from, which holds for what is made of them too."""
+    """A card without score and epoch: what holds for all that is made from the weights, too."""
     return {name: value for name, value in card.items() if name not in ("score", "epoch")}
 
 
@@ -101,6 +101,8 @@ def write_card(config: ModelConfig, *, source: str) -> str:
         config: The model.
         source: What ``citysegzoo.load`` takes to load it: a folder or ``"owner/name"``.
     """
+    import yaml
+
     name = config.model or "composed model"
     score = config.card.get("score", {})
     front: dict[str, Any] = {
@@ -111,7 +113,8 @@ def write_card(config: ModelConfig, *, source: str) -> str:
     }
     if score.get("mean_iou") is not None:
         front["model-index"] = [_model_index(name, config)]
-    lines = ["---", *_yaml(front), "---", f"# {name}", ""]
+    head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
+    lines = [f"---\n{head}---", f"# {name}", ""]
     lines += [
         "A network for semantic segmentation of city streets, saved by citysegzoo "
         f"{config.version}. It tells {len(config.labels)} classes apart "
@@ -194,25 +197,6 @@ def _model_index(name: str, config: ModelConfig) -> dict[str, Any]:
             }
         ],
     }
-
-
-def _yaml(value: Any, indent: str = "") -> list[str]:
-    """Mappings, lists, texts and numbers as YAML; texts quoted as JSON, which YAML reads."""
-    lines = []
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            if isinstance(item, (Mapping, list)):
-                lines += [f"{indent}{key}:", *_yaml(item, indent + "  ")]
-            else:
-                lines.append(f"{indent}{key}: {json.dumps(item)}")
-        return lines
-    for item in value:
-        if isinstance(item, Mapping):
-            first, *rest = _yaml(item, indent + "  ")
-            lines += [f"{indent}- {first.strip()}", *rest]
-        else:
-            lines.append(f"{indent}- {json.dumps(item)}")
-    return lines
 
 
 def _percent(share: float | None) -> str:

@@ -30,8 +30,8 @@ class ModelConfig:
         preprocessing: What images must have gone through.
         card: What is known of the weights: data, score, licence, source, command. Shown, and
             used for nothing.
-        sha256: Of the weights file, or None; looked at when it was downloaded.
-        checksums: CRC-32 of each 16 MiB of it, or nothing; looked at when it is loaded.
+        sha256: Of the weights file, or None; checked after a download.
+        checksums: CRC-32 of each 16 MiB of it, or nothing; checked on loading.
         version: The citysegzoo that wrote it.
         encoder_frozen: Whether its encoder is; None leaves it as the options have it.
     """
@@ -152,30 +152,12 @@ def _values(name: str, value: Any, *, depth: int) -> Any:
 
 
 def _labels(content: dict[str, Any]) -> LabelSet:
-    classes = _list("labels.classes", content.get("classes"))
-    palette = _list("labels.palette", content.get("palette"))
-    categories = _list("labels.categories", content.get("categories", []))
-    ignore_index = content.get("ignore_index")
-    texts = (content.get("name"), *classes, *categories)
-    if not all(isinstance(text, str) for text in texts) or not classes:
-        raise ValueError("labels need a name and classes, which are texts")
-    if len(set(classes)) != len(classes):
-        raise ValueError("labels.classes has a class twice")
-    for color in palette:
-        if len(_list("labels.palette", color)) != 3 or not all(
-            isinstance(value, int) and 0 <= value <= 255 for value in color
-        ):
-            raise ValueError("labels.palette has colours of three numbers, each 0 to 255")
-    if ignore_index is not None and (
-        isinstance(ignore_index, bool) or not isinstance(ignore_index, int)
-    ):
-        raise ValueError("labels.ignore_index is a whole number or null")
     labels = LabelSet(
-        name=content["name"],
-        classes=tuple(classes),
-        palette=tuple(tuple(color) for color in palette),
-        ignore_index=ignore_index,
-        categories=tuple(categories),
+        name=content.get("name", ""),
+        classes=tuple(_list("labels.classes", content.get("classes"))),
+        palette=tuple(_list("labels.palette", content.get("palette"))),
+        ignore_index=content.get("ignore_index"),
+        categories=tuple(_list("labels.categories", content.get("categories", []))),
     )
     return LABEL_SETS[labels.name] if labels == LABEL_SETS.get(labels.name) else labels
 

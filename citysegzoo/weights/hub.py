@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: one file down, one folder up, and what goes wrong in one sentence."""
+"""Files of the Hugging Face Hub, and what goes wrong with it in one sentence."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class HubOptions(NamedTuple):
     """How to reach the Hub; None leaves it to huggingface_hub and its environment variables.
 
     Attributes:
-        token: Access token, for private repositories and for uploads.
+        token: Access token, for private repositories.
         cache_dir: Where downloads are kept.
         local_files_only: Whether to use what is there and no network.
         endpoint: Address of another Hub.

@@ -106,7 +106,7 @@ def suggest_segformer(state_dict: StateDict) -> Suggestion:
     """
     ours = from_transformers_segformer(state_dict)
     return suggest(
-        segformer_variant(state_dict),
+        variant_of(ours),
         {},
         ours,
         first="encoder.stages.0.embed.weight",
