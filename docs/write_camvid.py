@@ -92,6 +92,18 @@ QUESTIONS = {
             "DeepLabv3": "deeplabv3_resnet101.mei2019_dl1",
         },
     ),
+    "the decoder on ResNet-50, xiang2020's": (
+        "reports",
+        {
+            "transposed convolutions": "fcn_resnet50.xiang2020",
+            "ASPP": "aspp_resnet50.xiang2020",
+            "DeepLabv3": "deeplabv3_resnet50.xiang2020",
+        },
+    ),
+    "the encoder under ASPP, xiang2020's": (
+        "reports",
+        {"ResNet-50": "aspp_resnet50.xiang2020", "ResNet-101": "aspp_resnet101.xiang2020"},
+    ),
     "the loss, stevens2020's U-Net": (
         "reports",
         {"cross entropy": "unet.stevens2020_run1", "weighted": "unet.stevens2020_run2"},
