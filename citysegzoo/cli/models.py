@@ -58,7 +58,6 @@ def _models(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-
     from citysegzoo.factory import create_model, model_info
     from citysegzoo.registry import suggestion
     from citysegzoo.weights.checkpoint import build_undrawn

@@ -195,15 +195,17 @@ def _state(tensor: Tensor) -> tuple[int, int]:
     return 0 if tensor.is_inference() else tensor._version, tensor.data_ptr()
 
 
+@torch.no_grad()
 def _values(tensors: list[Tensor]) -> Tensor:
-    """A few values of each weight: fused optimizers write there, and leave the version as it is."""
+    """The first value of a few filters of each weight.
+
+    Fused optimizers write to weights and leave the version as it is.
+    """
     found = [torch.empty(0)]
-    for tensor in tensors:
-        if tensor.ndim and tensor.is_floating_point():
-            few = tensor.detach()[:: max(1, len(tensor) // 4)]
-            while few.ndim > 1:
-                few = few[:, 0]
-            found.append(few)
+    for weight in tensors:
+        if isinstance(weight, nn.Parameter) and weight.ndim and weight.is_floating_point():
+            step = max(1, len(weight) // 4)
+            found.append(weight.as_strided((-(-len(weight) // step),), (step * weight.stride(0),)))
     return torch.cat([few.to(found[-1].device) for few in found]).nan_to_num()
 
 
