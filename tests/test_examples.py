@@ -300,7 +300,7 @@ def test_evaluate_refuses(tmp_path: Path) -> None:
 def test_evaluate_as_printed(place: Path) -> None:
     cityscapes, camvid = PRINTED["evaluate"]
     assert "mean" in succeed([*cityscapes, "--device", "cpu"])
-    assert len(list((place / "submission").iterdir())) == 5
+    assert len(list((place / "predictions").iterdir())) == 5
     said = succeed([*camvid, "--device", "cpu"])
     assert "single scale\n" in said
     assert "average of scales 0.75 1 1.25 and flip\n" in said

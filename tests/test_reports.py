@@ -99,7 +99,7 @@ def test_models_stand_side_by_side_by_validation_figures():
     improved = overall_iou(citysegzoo.model_info("unet.stevens2020_improved").results)
     assert (improved.split, improved.value) == ("val", 49.6282)  # test's is printed first
     coarse = overall_iou(citysegzoo.model_info("fcn.fixman2024_baseline").results)
-    assert figure_text(coarse) == "IoU score repo 15.64"
+    assert figure_text(coarse) == "mean of images IoU 15.64"
     assert overall_iou(citysegzoo.model_info("unet.small").results) is None
 
 

@@ -299,4 +299,4 @@ def test_other_imagenet_weights(published: Path, tmp_path: Path) -> None:
         "not for commercial use: the terms of the encoder's weights"
     )
     readme = (model.save_pretrained(tmp_path / "saved") / "README.md").read_text()
-    assert 'license_name: "nvidia-source-code-license-for-segformer' in readme
+    assert "license_name: nvidia-source-code-license-for-segformer" in readme

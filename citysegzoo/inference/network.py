@@ -201,7 +201,7 @@ def _values(tensors: list[Tensor]) -> Tensor:
 
     Fused optimizers write to weights and leave the version as it is.
     """
-    found = [torch.empty(0)]
+    found = [torch.empty(0, device="cpu")]
     for weight in tensors:
         if isinstance(weight, nn.Parameter) and weight.ndim and weight.is_floating_point():
             step = max(1, len(weight) // 4)
