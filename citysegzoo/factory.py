@@ -212,7 +212,8 @@ def create_model(
             num_classes=num_classes,
             source=f"{record.model!r} ({record.tag})",
         )
-    model = build(num_classes or _default_classes(builder, variant))
+    default: int = variant.num_classes if variant else options_of(builder)["num_classes"]
+    model = build(num_classes or default)
     if encoder_weights:
         used = variant.recipe.encoder_weights if variant and variant.recipe else None
         tag = used if encoder_weights is True else encoder_weights
@@ -358,12 +359,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes, nn.Module)):
         return tuple(_plain(item) for item in value)
     return value
-
-
-def _default_classes(builder: Callable[..., Any], variant: Variant | None) -> int:
-    """The number of classes a name has unless another is asked for."""
-    classes: int = variant.num_classes if variant else options_of(builder)["num_classes"]
-    return classes
 
 
 def with_weights(

@@ -84,7 +84,7 @@ def test_takes_paths_pictures_arrays_and_lists(model, photo: Path) -> None:
     picture = opened(photo)
     results = model.segment([photo, str(photo), picture, np.asarray(picture)])
     assert all(np.array_equal(r.labels, results[0].labels) for r in results)
-    assert [r.name for r in results] == ["street_0", "street_1", "image_2", "image_3"]
+    assert [r.name for r in results] == ["street", "street_1", "image_2", "image_3"]
 
 
 def test_leaves_the_model_as_it_was(photo: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_number_is_not_a_name_that_is_there(model, photo: Path, tmp_path: Path
     for copied in (other, third):
         copied.write_bytes(photo.read_bytes())
     names = [result.name for result in model.segment([photo, other, third])]
-    assert names == ["street_0", "street_2", "street_1"]
+    assert names == ["street", "street_1", "street_1_2"]
 
 
 def test_results_of_one_name_are_numbered(model, photo: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -139,7 +139,7 @@ def segment(model: SegmentationModel, image: Any) -> Any:
         image: A path, a PIL image, a uint8 array ``(H, W, 3)``, or a list of them.
 
     Returns:
-        A :class:`Segmentation`, or a list of them for a list; those of one name are numbered.
+        A :class:`Segmentation`, or a list of them for a list, each with a name of its own.
 
     Raises:
         ValueError: If an image is broken or smaller than 32 pixels, or the model has more
@@ -147,7 +147,11 @@ def segment(model: SegmentationModel, image: Any) -> Any:
         OSError: If a file cannot be read.
     """
     if isinstance(image, Sequence) and not isinstance(image, str):
-        return _told_apart([segment(model, item) for item in image])
+        names = Names()
+        return [
+            replace(segment(model, item), name=names.of(file_of(item), number))
+            for number, item in enumerate(image)
+        ]
     require_labels_that_fit(model)
     require_weights(model)
     pixels = read_image(image)
@@ -198,13 +202,22 @@ def file_of(image: Image) -> str:
     return os.fsdecode(path or "")
 
 
-def _told_apart(results: list[Segmentation]) -> list[Segmentation]:
-    """The same with a name for each: those of one name are numbered."""
-    counts = Counter(result.name for result in results)
-    taken = {name for name, often in counts.items() if often == 1}
-    for i, result in enumerate(results):
-        if counts[result.name] > 1:
-            name = next(name for n in count(i) if (name := f"{result.name}_{n}") not in taken)
-            taken.add(name)
-            results[i] = replace(result, name=name)
-    return results
+class Names:
+    """A name of its own for every image of a run; of frames without a file none is kept."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._frames = False
+
+    def of(self, file: str, number: int) -> str:
+        """The stem of the file, with its number where that is taken, or ``image_`` and that."""
+        self._frames |= not file
+        name = first = Path(file).stem or f"image_{number}"
+        # Pages of one file, files of one name in several folders, or a file with a frame's name.
+        renamed = self._frames and file and re.fullmatch(r"image_\d+", first)
+        numbers = count(number)
+        while renamed or name in self._taken:
+            name, renamed = f"{first}_{next(numbers)}", None
+        if file or name != first:
+            self._taken.add(name)
+        return name

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +18,8 @@ from citysegzoo.base import MIN_SIZE
 from citysegzoo.images import Image, read_image
 from citysegzoo.inference.folder import segment_folder
 from citysegzoo.inference.network import Network, Precision
-from citysegzoo.inference.segmentation import Segmentation, file_of, label_maps
-from citysegzoo.inference.stream import Failure, Pixels, Source, computed, warn
+from citysegzoo.inference.segmentation import Names, Segmentation, file_of, label_maps
+from citysegzoo.inference.stream import Failure, Pixels, computed, warn
 from citysegzoo.inference.tiles import Maps, Tiling, blended_rows, tiling
 from citysegzoo.layers import resize_smoothly
 from citysegzoo.lead import leading_classes
@@ -249,10 +247,10 @@ class Segmenter:
         self, images: Iterable[Image], batch_size: int, on_error: Callable[[Failure], object]
     ) -> Generator[Segmentation, None, None]:
         run = computed(images, self._read, self._labels, batch_size=batch_size, on_error=on_error)
-        names = _Names()
+        names = Names()
         with closing(run):
             for source, labels in run:
-                yield self._result(source.pixels, labels, names.of(source))
+                yield self._result(source.pixels, labels, names.of(source.file, source.number))
 
     def _result(self, pixels: Pixels, labels: Pixels, name: str) -> Segmentation:
         return Segmentation(pixels, labels, self._network.model.labels, name)
@@ -320,27 +318,6 @@ class Segmenter:
                     logits = network.model.enlarge(logits, size)
                 maps.append((logits.flip(-1) if mirrored else logits)[0])
         return maps
-
-
-class _Names:
-    """A name of its own for every result; of frames without a file none is kept."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-        self._frames = False
-
-    def of(self, source: Source) -> str:
-        """The stem of its file, with its number where that is taken, or ``image_`` and that."""
-        self._frames |= not source.file
-        name = first = Path(source.file).stem or f"image_{source.number}"
-        # Pages of one file, files of one name in several folders, or a file with a frame's name.
-        renamed = self._frames and source.file and re.fullmatch(r"image_\d+", first)
-        numbers = count(source.number)
-        while renamed or name in self._taken:
-            name, renamed = f"{first}_{next(numbers)}", None
-        if source.file or name != first:
-            self._taken.add(name)
-        return name
 
 
 def _leaders(scores: Tensor) -> Tensor:
