@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 import citysegzoo
 from citysegzoo.data import UNIT_RANGE
+from citysegzoo.structure import difference
 from citysegzoo.weights import load_weights
 from citysegzoo.weights.readers import (
     LAYOUTS,
@@ -384,6 +385,41 @@ def test_published_file_gives_the_same_logits(case: str, tmp_path: Path) -> None
         difference = (logits - expected).abs().max()
         print(f"{case} at {size}: {difference:.1e} of {expected.std():.2f}")
         assert difference < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("kind", "encoder", "name", "printed"),
+    [
+        (
+            "Unet",
+            "resnet34",
+            "unet_resnet34",
+            'up="nearest", skip_first=False, bias=False, extra_widths=(16,), '
+            "classifier_kernel_size=3",
+        ),
+        ("DeepLabV3", "resnet50", "deeplabv3_resnet50", "dilate_first=True, align_corners=True"),
+        (
+            "DeepLabV3Plus",
+            "resnet50",
+            "deeplabv3plus_resnet50",
+            "dilate_first=True, refine_first=True, separable=True, align_corners=True, "
+            "aspp_rates=(12, 24, 36)",
+        ),
+    ],
+)
+def test_smps_networks_are_made_by_the_options_printed(
+    kind: str, encoder: str, name: str, printed: str
+) -> None:
+    page = Path(__file__).parent.parent / "docs" / "coming_from.md"
+    row = next(line for line in page.read_text().splitlines() if f"`smp.{kind}(" in line)
+    assert f'"{name}"' in row
+    assert printed in row
+    with torch.device("meta"):
+        theirs = getattr(smp, kind)(encoder, encoder_weights=None, classes=11).state_dict()
+        suggested, options, classes = detect_layout(theirs).model(theirs)
+        expected = citysegzoo.create_model(suggested, num_classes=classes, **options)
+        ours = citysegzoo.create_model(name, num_classes=11, **eval(f"dict({printed})"))
+    assert not difference(ours, expected)
 
 
 def test_our_own_layout_converts_to_itself() -> None:
