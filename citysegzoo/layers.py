@@ -189,6 +189,24 @@ def _resize_matrix(inputs: int, outputs: int, device: torch.device) -> Tensor:
     return weights / weights.sum(1, keepdim=True)
 
 
+def pool_to(x: Tensor, side: int) -> Tensor:
+    """Means of ``side`` by ``side`` areas that overlap by at most a pixel: adaptive pooling."""
+    if tracing():  # ONNX has none for maps whose size is open, but matrix products
+        rows, columns = (_pooling_matrix(length, side, x.device) for length in x.shape[-2:])
+        return rows @ x @ columns.T
+    return F.adaptive_avg_pool2d(x, side)
+
+
+def _pooling_matrix(inputs: int, outputs: int, device: torch.device) -> Tensor:
+    """``(outputs, inputs)``: means from floor(i * inputs / outputs) on, the next one rounded up."""
+    cuts = torch.arange(outputs + 1, device=device) * inputs
+    first = cuts[:-1, None].div(outputs, rounding_mode="floor")
+    last = (cuts[1:, None] + outputs - 1).div(outputs, rounding_mode="floor")
+    places = torch.arange(inputs, device=device)
+    weights = ((places >= first) & (places < last)).float()
+    return weights / weights.sum(1, keepdim=True)
+
+
 def exporting() -> bool:
     """Whether a graph is being recorded that must hold for every size, not this one alone.
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 import citysegzoo
 from citysegzoo.base import Decoder, Encoder, PooledFeatures, PoolingEncoder
 from citysegzoo.decoders.aspp import ASPP, ImagePooling
+from citysegzoo.decoders.psp import PyramidPooling
 from citysegzoo.files import write
 from citysegzoo.model import SegmentationModel
 
@@ -42,6 +43,9 @@ DECODERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "aspp": ("resnet101", {"output_stride": 8}, {"aspp_rates": (12, 24, 36), "refine": True}),
     "deeplabv3plus": ("resnet101", {"output_stride": 16}, {}),
     "all_mlp": ("mit_b0", {}, {}),
+    "fpn": ("resnet50", {}, {}),
+    "psp": ("resnet50", {"output_stride": 8}, {}),
+    "upernet": ("swin_tiny", {}, {}),
 }
 ENCODERS = ("strided_conv", "pooled_conv", "vgg16_bn", "resnet50", "swin_tiny", "mit_b0")
 # The families whose receptive field is measured, and the output strides that they can have.
@@ -120,6 +124,10 @@ def describe(block: nn.Module) -> list[str]:
     """The convolutions inside a block, alike ones counted together."""
     if isinstance(block, ImagePooling):
         return ["mean of the map", *describe(block.conv)]
+    if isinstance(block, PyramidPooling):
+        areas = ", ".join(f"{side}x{side}" for side in block.bins)
+        branches = describe(block.branches)
+        return ["means of areas,", areas, *branches, f"join, {describe(block.fuse)[0]}"]
     if hasattr(block, "fuse") and isinstance(getattr(block, "fuse", None), nn.Module):
         fuse = block.fuse
         up = describe(block.up) or ["resize"]

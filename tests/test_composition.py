@@ -60,10 +60,13 @@ def test_the_zoo_has_the_families_it_promises() -> None:
         "aspp",
         "deeplabv3plus",
         "fcn_head",
+        "fpn",
+        "psp",
         "segnet",
         "transposed",
         "unet",
         "unet_aspp",
+        "upernet",
     ]
     sizes = ("tiny", "small", "base", "large")
     assert set(citysegzoo.list_encoders()) == {

@@ -59,6 +59,21 @@ FAMILIES: dict[str, Builder] = {
         encoder_options={"widths": (8, 8, 16)},
         decoder_options={"aspp_width": 8, "separable": True},
     ),
+    "fpn": lambda: compose(
+        "strided_conv",
+        "fpn",
+        encoder_options={"widths": (8, 8, 8, 16)},
+        decoder_options={"pyramid_width": 8, "width": 8, "finest_stride": 2},
+    ),
+    "psp": lambda: compose(
+        "strided_conv", "psp", encoder_options={"widths": (8, 16)}, decoder_options={"width": 8}
+    ),
+    "upernet": lambda: compose(
+        "strided_conv",
+        "upernet",
+        encoder_options={"widths": (8, 8, 8, 16)},
+        decoder_options={"width": 8, "norm_features": True},
+    ),
     "fcn_head": lambda: compose("strided_conv", "fcn_head", encoder_options={"widths": (8, 16)}),
     "segformer": named("segformer_b0", decoder_width=16),
     "timm": lambda: compose("timm/test_resnet", "unet"),

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder
+from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from torch import nn
 from torchvision.models.segmentation.deeplabv3 import ASPP, DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
@@ -51,7 +53,17 @@ REPORTED = {
     "deeplabv3_resnet50.xiang2020": (39_638_355, 19),
 }
 DEPTHS = (18, 34, 50, 101, 152)
-RESNET_FAMILIES = ("aspp", "deeplabv3", "deeplabv3plus", "fcn", "fcn_dilated", "unet")
+RESNET_FAMILIES = (
+    "aspp",
+    "deeplabv3",
+    "deeplabv3plus",
+    "fcn",
+    "fcn_dilated",
+    "fpn",
+    "pspnet",
+    "unet",
+    "upernet",
+)
 ARCHITECTURES = [
     *(f"{family}_resnet{depth}" for family in RESNET_FAMILIES for depth in DEPTHS),
     "fcn",
@@ -62,6 +74,7 @@ ARCHITECTURES = [
     "unet_aspp",
     *(f"unet_{swin}_{size}" for swin in ("swin", "swinv2") for size in ("base", "small", "tiny")),
     "unet_vgg16_bn",
+    *(f"upernet_swin_{size}" for size in ("base", "small", "tiny")),
 ]
 # One small model for each decoder.
 SMALL_MODELS = {
@@ -82,6 +95,9 @@ SMALL_MODELS = {
     "deeplabv3plus": ("deeplabv3plus_resnet18", {"aspp_width": 8}),
     "all_mlp": ("segformer_b0", {"decoder_width": 8}),
     "fcn_head": ("fcn_dilated_resnet18", {"width": 8}),
+    "fpn": ("fpn_resnet18", {"decoder_width": 8, "pyramid_width": 8}),
+    "psp": ("pspnet_resnet18", {"decoder_width": 8}),
+    "upernet": ("upernet_resnet18", {"decoder_width": 8}),
 }
 
 
@@ -124,6 +140,16 @@ def resnet_head(family: str, channels: list[int]) -> list[nn.Module]:
         refine = [*conv(256 + 48, 256, 3, bias=False), *conv(256, 256, 3, bias=False)]
         return [ASPP(deepest, [6, 12, 18]), *reduce, *refine, nn.Conv2d(256, 19, 1)]
     layers: list[nn.Module] = []
+    if family == "fpn":
+        return [FPNDecoder([3, *channels]), nn.Conv2d(128, 19, 1)]
+    if family == "pspnet":
+        for _ in range(4):
+            layers += conv(deepest, deepest // 4, 1, bias=False)
+        return [*layers, *conv(2 * deepest, 512, 3, bias=False), nn.Conv2d(512, 19, 1)]
+    if family == "upernet":  # no layer norm of the features
+        decoder = UPerNetDecoder([3, *channels], decoder_channels=512)
+        del decoder.feature_norms
+        return [decoder, nn.Conv2d(512, 19, 1)]
     if family == "fcn":
         for inputs, width in zip(
             (deepest, 512, 256, 128, 64), (512, 256, 128, 64, 32), strict=True

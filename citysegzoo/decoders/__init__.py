@@ -14,10 +14,13 @@ from citysegzoo.decoders.all_mlp import AllMLPDecoder
 from citysegzoo.decoders.aspp import ASPPDecoder
 from citysegzoo.decoders.deeplabv3plus import DeepLabV3PlusDecoder
 from citysegzoo.decoders.fcn_head import FCNHeadDecoder
+from citysegzoo.decoders.fpn import FPNDecoder
+from citysegzoo.decoders.psp import PSPDecoder
 from citysegzoo.decoders.segnet import SegNetDecoder
 from citysegzoo.decoders.transposed import TransposedDecoder
 from citysegzoo.decoders.unet import UNetDecoder
 from citysegzoo.decoders.unet_aspp import UNetASPPDecoder
+from citysegzoo.decoders.upernet import UPerNetDecoder
 from citysegzoo.registry import DECODERS, register_decoder
 
 __all__ = [
@@ -26,10 +29,13 @@ __all__ = [
     "Decoder",
     "DeepLabV3PlusDecoder",
     "FCNHeadDecoder",
+    "FPNDecoder",
+    "PSPDecoder",
     "SegNetDecoder",
     "TransposedDecoder",
     "UNetASPPDecoder",
     "UNetDecoder",
+    "UPerNetDecoder",
     "create_decoder",
     "list_decoders",
     "register_decoder",

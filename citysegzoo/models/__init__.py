@@ -1,6 +1,6 @@
 """Model builders, and the zoo's own variants of them."""
 
-from citysegzoo.models import deeplab, fcn, segformer, segnet, unet
+from citysegzoo.models import deeplab, fcn, pyramid, segformer, segnet, unet
 from citysegzoo.registry import register_model
 from citysegzoo.variant import Variant
 
@@ -19,4 +19,13 @@ OWN_VARIANTS = (
     ),
 )
 
-__all__ = ["OWN_VARIANTS", "deeplab", "fcn", "register_model", "segformer", "segnet", "unet"]
+__all__ = [
+    "OWN_VARIANTS",
+    "deeplab",
+    "fcn",
+    "pyramid",
+    "register_model",
+    "segformer",
+    "segnet",
+    "unet",
+]
