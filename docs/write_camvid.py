@@ -92,6 +92,14 @@ QUESTIONS = {
             "DeepLabv3": "deeplabv3_resnet101.mei2019_dl1",
         },
     ),
+    "the network, xiang2020's": (
+        "reports",
+        {
+            "FCN": "fcn.xiang2020_baseline",
+            "U-Net": "unet.xiang2020",
+            "U-Net with ASPP": "unet_aspp.xiang2020",
+        },
+    ),
     "the decoder on ResNet-50, xiang2020's": (
         "reports",
         {
