@@ -104,6 +104,7 @@ PEERS: Mapping[str, Peer] = {
             f"unet_{_RESNET}": "Unet",
             f"deeplabv3_{_RESNET}": "DeepLabV3",
             f"deeplabv3plus_{_RESNET}": "DeepLabV3Plus",
+            f"fpn_{_RESNET}": "FPN",
             r"segformer_(b\d)": "Segformer",
         },
         _build_smp,

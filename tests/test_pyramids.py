@@ -175,9 +175,19 @@ def test_fpn_of_features_of_one_stride_does_not_climb_between_them() -> None:
 
 
 @pytest.mark.parametrize(
+    ("width", "groups"), [(128, 32), (96, 32), (64, 32), (48, 24), (32, 16), (7, 1), (2, 1)]
+)
+def test_groups_of_fpn_have_two_channels_or_more(width: int, groups: int) -> None:
+    decoder = FPNDecoder(CHANNELS, STRIDES, width=width)
+    norms = [part for part in decoder.modules() if isinstance(part, nn.GroupNorm)]
+    assert {norm.num_groups for norm in norms} == {groups}
+    assert decoder([torch.randn(1, channels, 1, 1) for channels in CHANNELS]).isfinite().all()
+
+
+@pytest.mark.parametrize(
     ("decoder", "options", "message"),
     [
-        ("fpn", {"width": 127}, "the decoder's width must be even for its group norm, not 127"),
+        ("fpn", {"width": 1}, "the decoder's width must be at least 2, not 1"),
         ("fpn", {"finest_stride": 0}, "finest_stride must be at least 1, not 0"),
         ("psp", {"bins": ()}, "bins"),
         ("psp", {"bins": (1, 0)}, "bins"),

@@ -154,6 +154,7 @@ SMP_UNET = {
     "extra_widths": (16,),
     "classifier_kernel_size": 3,
 }
+SMP_FPN = {"pyramid_width": 256, "decoder_width": 128, "align_corners": True}
 SMP_SEGFORMER = {"decoder_width": 256, "dropout": 0.0, "align_corners": True}
 
 
@@ -243,6 +244,29 @@ CASES = {
         )
         for depth in (18, 34)
     },
+    "smp FPN": (
+        "smp_fpn",
+        lambda: smp.FPN("resnet18", encoder_weights=None, classes=19),
+        ("fpn_resnet18", SMP_FPN, 19),
+        [(64, 96), (128, 160)],
+    ),
+    "smp FPN, resnet50, narrow": (
+        "smp_fpn",
+        lambda: smp.FPN(
+            "resnet50",
+            encoder_weights=None,
+            decoder_pyramid_channels=64,
+            decoder_segmentation_channels=64,
+            in_channels=4,
+            classes=7,
+        ),
+        (
+            "fpn_resnet50",
+            {**SMP_FPN, "pyramid_width": 64, "decoder_width": 64, "in_channels": 4},
+            7,
+        ),
+        [(64, 96)],
+    ),
     "smp Segformer": (
         "smp_segformer",
         lambda: smp.Segformer("mit_b0", encoder_weights=None, classes=19),
@@ -322,6 +346,7 @@ QUICK = {
     "smp Unet, resnet34",
     "smp DeepLabV3, resnet18",
     "smp DeepLabV3Plus, resnet34",
+    "smp FPN",
     "smp Segformer",
     *(name for name in CASES if "stevens" in name),
 }
@@ -405,6 +430,7 @@ def test_published_file_gives_the_same_logits(case: str, tmp_path: Path) -> None
             "dilate_first=True, refine_first=True, separable=True, align_corners=True, "
             "aspp_rates=(12, 24, 36)",
         ),
+        ("FPN", "resnet34", "fpn_resnet34", "align_corners=True"),
     ],
 )
 def test_smps_networks_are_made_by_the_options_printed(
@@ -573,6 +599,15 @@ def test_networks_the_zoo_does_not_have() -> None:
     short = build("Unet", encoder_name="resnet50", encoder_depth=4, decoder_channels=(8, 8, 8, 8))
     with pytest.raises(ValueError, match="encoder_depth=4; citysegzoo has one with 5 alone"):
         layout(short).model(short)
+    short = build("FPN", encoder_name="resnet50", encoder_depth=4)
+    with pytest.raises(ValueError, match="encoder_depth other than 5; citysegzoo has one"):
+        layout(short).model(short)
+    joined = build("FPN", encoder_name="resnet50", decoder_merge_policy="cat")
+    with pytest.raises(ValueError, match="decoder_merge_policy='cat'; citysegzoo has one with"):
+        layout(joined).model(joined)
+    narrow = build("FPN", encoder_name="resnet50", decoder_segmentation_channels=32)
+    with pytest.raises(ValueError, match="decoder_segmentation_channels=32, whose group norm has"):
+        layout(narrow).model(narrow)
     attentive = build("Unet", encoder_name="resnet50", decoder_attention_type="scse")
     with pytest.raises(
         ValueError, match="attention1.attention.cSE.1.weight' is no weight of smp's"
@@ -587,7 +622,7 @@ def test_networks_the_zoo_does_not_have() -> None:
     mixed = build("DeepLabV3Plus", encoder_name="resnet50", decoder_aspp_separable=False)
     with pytest.raises(ValueError, match="DeepLabV3Plus with decoder_aspp_separable=False"):
         from_smp_deeplabv3plus(mixed)
-    for other in ("UnetPlusPlus", "FPN", "PSPNet"):
+    for other in ("UnetPlusPlus", "Linknet", "PSPNet"):
         with pytest.raises(ValueError, match="are of no layout"):
             detect_layout(build(other, encoder_name="resnet50"))
 

@@ -5,7 +5,6 @@ Kirillov, Girshick, He, Dollar, "Panoptic Feature Pyramid Networks", CVPR 2019, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise, zip_longest
 
@@ -25,12 +24,18 @@ def first_level(strides: Sequence[int], finest_stride: int) -> int:
 
 
 class ConvGroupNorm(nn.Sequential):
-    """A 3x3 convolution, group norm of up to 32 groups of two channels or more, and ReLU."""
+    """A 3x3 convolution, group norm and ReLU.
+
+    There are 32 groups, or as many as divide the channels into groups of two or more: one value
+    has no variance.
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
+        most = min(32, out_channels // 2)
+        groups = next(n for n in range(most, 0, -1) if out_channels % n == 0)
         super().__init__(
             nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-            nn.GroupNorm(math.gcd(32, out_channels // 2), out_channels),
+            nn.GroupNorm(groups, out_channels),
             nn.ReLU(inplace=True),
         )
 
@@ -74,7 +79,7 @@ class FPNDecoder(Decoder):
         channels: Channels of the encoder's features, finest first.
         strides: Strides of the encoder's features.
         pyramid_width: Channels of the pyramid.
-        width: Channels of the result, even.
+        width: Channels of the result, at least 2.
         finest_stride: Features of a smaller stride are not used.
         dropout: Channel dropout of the result.
         align_corners: Of every bilinear resize.
@@ -93,8 +98,7 @@ class FPNDecoder(Decoder):
     ) -> None:
         super().__init__()
         check_positive("pyramid_width", pyramid_width)
-        if check_positive("the decoder's width", width) % 2:
-            raise ValueError(f"the decoder's width must be even for its group norm, not {width}.")
+        check_positive("the decoder's width", width, least=2)
         self.first = first_level(strides, finest_stride)
         strides = strides[self.first :]
         steps = [below // here for here, below in pairwise(strides)]

@@ -35,7 +35,7 @@ def fpn(
         in_channels: Channels of the image.
         encoder_options: Options of the encoder.
         pyramid_width: Channels of the pyramid.
-        decoder_width: Channels before the classifier, even.
+        decoder_width: Channels before the classifier, at least 2.
         dropout: Channel dropout before the classifier.
         align_corners: Of every bilinear resize.
     """

@@ -34,6 +34,7 @@ from citysegzoo.weights.readers.segformer import from_transformers_segformer, se
 from citysegzoo.weights.readers.smp import (
     from_smp_deeplabv3,
     from_smp_deeplabv3plus,
+    from_smp_fpn,
     from_smp_unet,
 )
 from citysegzoo.weights.readers.smp_segformer import from_smp_segformer
@@ -52,6 +53,7 @@ __all__ = [
     "from_pytorch_unet",
     "from_smp_deeplabv3",
     "from_smp_deeplabv3plus",
+    "from_smp_fpn",
     "from_smp_segformer",
     "from_smp_unet",
     "from_torchvision_deeplabv3",
@@ -131,6 +133,13 @@ LAYOUTS: tuple[Layout, ...] = (
         smp.matches_unet,
         smp.suggest_unet,
         from_smp_unet,
+    ),
+    Layout(
+        "smp_fpn",
+        "segmentation-models-pytorch's FPN on a ResNet",
+        smp.matches_fpn,
+        smp.suggest_fpn,
+        from_smp_fpn,
     ),
     Layout(
         "smp_segformer",

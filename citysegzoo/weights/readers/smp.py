@@ -68,6 +68,15 @@ _UNET = (
     (r"decoder\.blocks\.(\d)\.conv2\.0\.", r"decoder.blocks.\1.fuse.1.conv."),
     (r"decoder\.blocks\.(\d)\.conv2\.1\.", r"decoder.blocks.\1.fuse.1.norm."),
 )
+_FPN = (
+    *_ENDS,
+    (r"decoder\.p5\.", "decoder.laterals.3."),
+    *((rf"decoder\.p{i + 2}\.skip_conv\.", f"decoder.laterals.{i}.") for i in range(3)),
+    *(
+        (rf"decoder\.seg_blocks\.{3 - i}\.block\.(\d)\.block\.", rf"decoder.climbs.{i}.convs.\1.")
+        for i in range(4)
+    ),
+)
 # A class for the whole image, which smp offers beside the segmentation.
 IGNORED = ("classification_head.",)
 """What smp's networks may hold beside the segmentation: a head that classifies images."""
@@ -144,6 +153,25 @@ def from_smp_unet(state_dict: StateDict) -> dict[str, Tensor]:
     return rename(state_dict, _UNET, source="smp's Unet", ignored=IGNORED)
 
 
+def from_smp_fpn(state_dict: StateDict) -> dict[str, Tensor]:
+    """Weights of smp's ``FPN`` on a ResNet under our names.
+
+    A ``decoder_interpolation`` other than smp's default, nearest, leaves no trace in the weights,
+    and the zoo has none: the logits are others then.
+
+    Args:
+        state_dict: ``state_dict()`` of smp's model; a classification head is left out.
+
+    Returns:
+        A state dict for ``create_model("fpn_resnet50", ...)`` or another depth with the options
+        of :func:`suggest_fpn`.
+
+    Raises:
+        ValueError: If a key is not one of that network's.
+    """
+    return rename(state_dict, _FPN, source="smp's FPN", ignored=IGNORED)
+
+
 def matches_deeplabv3(state_dict: StateDict) -> bool:
     """Whether the keys are of smp's DeepLabV3 on a ResNet."""
     keys = state_dict.keys()
@@ -159,6 +187,11 @@ def matches_deeplabv3plus(state_dict: StateDict) -> bool:
 def matches_unet(state_dict: StateDict) -> bool:
     """Whether the keys are of smp's Unet on a ResNet."""
     return _on_resnet(state_dict) and "decoder.blocks.0.conv1.0.weight" in state_dict
+
+
+def matches_fpn(state_dict: StateDict) -> bool:
+    """Whether the keys are of smp's FPN on a ResNet."""
+    return _on_resnet(state_dict) and "decoder.p5.weight" in state_dict
 
 
 def suggest_deeplabv3(state_dict: StateDict) -> Suggestion:
@@ -216,6 +249,41 @@ def suggest_unet(state_dict: StateDict) -> Suggestion:
         "classifier_kernel_size": state_dict["segmentation_head.0.weight"].shape[-1],
     }
     return _suggest("unet_resnet", options, state_dict)
+
+
+def suggest_fpn(state_dict: StateDict) -> Suggestion:
+    """The zoo's network for smp's FPN.
+
+    Raises:
+        ValueError: If its encoder is cut short or no plain ResNet, its levels are concatenated
+            rather than added up or have fewer than 64 channels, or weights are missing that tell
+            the network.
+    """
+    climb, head = "decoder.seg_blocks.0.block.0.block.0.weight", "segmentation_head.0.weight"
+    finest, deepest = "decoder.p2.skip_conv.weight", "decoder.p5.weight"
+    require(state_dict, dict.fromkeys((finest, deepest, climb, head), 4))
+    if state_dict[deepest].shape[1] != 8 * state_dict[finest].shape[1]:  # as of layers 1 and 4
+        raise ValueError(
+            "these weights are of smp's FPN with an encoder_depth other than 5; citysegzoo has one "
+            "with 5 alone."
+        )
+    width = state_dict[climb].shape[0]
+    if state_dict[head].shape[1] != width:
+        raise ValueError(
+            "these weights are of smp's FPN with decoder_merge_policy='cat'; citysegzoo has one "
+            "with 'add' alone."
+        )
+    if width < 64:
+        raise ValueError(
+            f"these weights are of smp's FPN with decoder_segmentation_channels={width}, whose "
+            "group norm has one channel a group; citysegzoo has two or more."
+        )
+    options: dict[str, object] = {
+        "pyramid_width": state_dict[deepest].shape[0],
+        "decoder_width": width,
+        "align_corners": True,
+    }
+    return _suggest("fpn_resnet", options, state_dict)
 
 
 def _on_resnet(state_dict: StateDict) -> bool:
