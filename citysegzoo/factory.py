@@ -382,12 +382,12 @@ def with_weights(
             all but the classifier is loaded, with a warning.
         source: Where the weights come from, for messages.
     """
-    if num_classes in (None, len(labels)):
+    if num_classes is None or num_classes == len(labels):
         model = build_with(lambda: build(len(labels)), state, source=source)
         model.labels = labels
         model.card = dict(card)
     else:
-        model = build(check_positive("num_classes", num_classes))
+        model = build(num_classes)
         undrawn = build_undrawn(lambda: build(len(labels)))
         theirs = {k: v.shape for k, v in undrawn.state_dict().items()}
         fresh = {

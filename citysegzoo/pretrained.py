@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from citysegzoo.arguments import check_positive
 from citysegzoo.data.labels import LABEL_SETS
 from citysegzoo.factory import build_model, compose, list_models, model_info, with_weights
 from citysegzoo.files import replacing
@@ -109,6 +110,8 @@ def load(
         OSError: If it cannot be fetched or read otherwise.
         ValueError: If a file is damaged, or what it says does not fit the weights.
     """
+    if num_classes is not None:
+        num_classes = check_positive("num_classes", num_classes)
     path = Path(source)
     if path.is_dir() or path.is_file() or path.suffix == ".safetensors":
         if revision is not None:

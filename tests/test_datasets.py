@@ -458,6 +458,9 @@ def test_classes_are_those_of_the_label_set(tmp_path: Path) -> None:
     target = write(tmp_path / "2.png", np.full(SIZE, 3, np.uint8))
     dataset = LabeledImages([[str(picture), str(target)]], crossing, values={3: 9})
     assert dataset[0][1].unique().tolist() == [9]
+    for files in ("1.png", "12", picture, (picture,), (picture, target, target), (1, 2), None):
+        with pytest.raises(TypeError, match="must be a pair, an image and its label map, not"):
+            LabeledImages([files], crossing)
 
 
 def test_label_sets_of_lists_and_numpys_numbers_are_as_others() -> None:

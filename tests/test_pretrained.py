@@ -329,6 +329,12 @@ def test_a_new_classifier_of_a_saved_model_has_no_score(folder: Path, tmp_path: 
     assert "model-index" not in text
 
 
+@pytest.mark.parametrize(("number", "error"), [("5", TypeError), (2.0, TypeError), (0, ValueError)])
+def test_a_number_of_classes_is_a_number(number: object, error: type, folder: Path) -> None:
+    with pytest.raises(error, match="^num_classes must be a"):
+        citysegzoo.load(folder, num_classes=number)
+
+
 def test_nothing_in_a_file_has_weights_fetched(tmp_path: Path) -> None:
     folder = citysegzoo.compose("resnet18", "unet", num_classes=2).save_pretrained(tmp_path)
     config = json.loads((folder / "config.json").read_text())

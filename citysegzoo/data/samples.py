@@ -34,6 +34,17 @@ class SampleError(ValueError):
         super().__init__(message.rsplit(f"{type(self).__name__}: ", 1)[-1].strip())
 
 
+def _pair(files: Pair) -> Pair:
+    """The files of an image and of its label map, or one sentence saying what is there instead."""
+    try:
+        photo, truth = () if isinstance(files, str) else files
+        return Path(photo), Path(truth)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"each of the files must be a pair, an image and its label map, not {files!r:.80}."
+        ) from error
+
+
 class LabeledImages(Dataset[tuple[Tensor, Tensor]]):
     """Images with their label maps; the datasets of this package differ in how they find them.
 
@@ -76,7 +87,7 @@ class LabeledImages(Dataset[tuple[Tensor, Tensor]]):
                 f"values name the class {min(wrong)}, which label set {labels.name!r} of "
                 f"{len(labels)} classes does not have."
             )
-        self.files = [(Path(photo), Path(truth)) for photo, truth in files]
+        self.files = [_pair(pair) for pair in files]
         self.labels = labels
         self.transform = transform
         self._classes = np.full(256, -1, np.int16)  # of each value; -1: there is no such value
