@@ -18,10 +18,10 @@ Init = Literal["kaiming_normal", "xavier_uniform"]
 class BatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation that also trains where a batch holds a single value per channel.
 
-    That happens for one image whose map is 1x1: the image-pooling branch of ASPP at batch
-    one, or the deepest stage of a 32x32 crop. One value has no variance, so it is normalised
-    with the running statistics, as in evaluation, and leaves them as they are. Everywhere
-    else this is :class:`torch.nn.BatchNorm2d` to the bit.
+    That happens for one image whose map is 1x1: the image-pooling branch of ASPP or of pyramid
+    pooling at batch one, or the deepest stage of a 32x32 crop. One value has no variance, so it
+    is normalised with the running statistics, as in evaluation, and leaves them as they are.
+    Everywhere else this is :class:`torch.nn.BatchNorm2d` to the bit.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -191,19 +191,19 @@ def _resize_matrix(inputs: int, outputs: int, device: torch.device) -> Tensor:
 
 def pool_to(x: Tensor, side: int) -> Tensor:
     """Means of ``side`` by ``side`` areas that overlap by at most a pixel: adaptive pooling."""
-    if tracing():  # ONNX has none for maps whose size is open, but matrix products
-        rows, columns = (_pooling_matrix(length, side, x.device) for length in x.shape[-2:])
+    if torch.onnx.is_in_onnx_export():  # ONNX has none for open sizes, but matrix products
+        rows, columns = (_pooling_matrix(length, side, x) for length in x.shape[-2:])
         return rows @ x @ columns.T
     return F.adaptive_avg_pool2d(x, side)
 
 
-def _pooling_matrix(inputs: int, outputs: int, device: torch.device) -> Tensor:
+def _pooling_matrix(inputs: int, outputs: int, like: Tensor) -> Tensor:
     """``(outputs, inputs)``: means from floor(i * inputs / outputs) on, the next one rounded up."""
-    cuts = torch.arange(outputs + 1, device=device) * inputs
+    cuts = torch.arange(outputs + 1, device=like.device) * inputs
     first = cuts[:-1, None].div(outputs, rounding_mode="floor")
     last = (cuts[1:, None] + outputs - 1).div(outputs, rounding_mode="floor")
-    places = torch.arange(inputs, device=device)
-    weights = ((places >= first) & (places < last)).float()
+    places = torch.arange(inputs, device=like.device)
+    weights = ((places >= first) & (places < last)).to(like.dtype)
     return weights / weights.sum(1, keepdim=True)
 
 

@@ -45,7 +45,7 @@ DECODERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "all_mlp": ("mit_b0", {}, {}),
     "fpn": ("resnet50", {}, {}),
     "psp": ("resnet50", {"output_stride": 8}, {}),
-    "upernet": ("swin_tiny", {}, {}),
+    "upernet": ("swin_tiny", {}, {"norm_features": True}),
 }
 ENCODERS = ("strided_conv", "pooled_conv", "vgg16_bn", "resnet50", "swin_tiny", "mit_b0")
 # The families whose receptive field is measured, and the output strides that they can have.

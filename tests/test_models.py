@@ -141,7 +141,8 @@ def resnet_head(family: str, channels: list[int]) -> list[nn.Module]:
         return [ASPP(deepest, [6, 12, 18]), *reduce, *refine, nn.Conv2d(256, 19, 1)]
     layers: list[nn.Module] = []
     if family == "fpn":
-        return [FPNDecoder([3, *channels]), nn.Conv2d(128, 19, 1)]
+        smooth = [nn.Conv2d(256, 256, 3) for _ in range(4)]  # which smp leaves out
+        return [FPNDecoder([3, *channels]), *smooth, nn.Conv2d(128, 19, 1)]
     if family == "pspnet":
         for _ in range(4):
             layers += conv(deepest, deepest // 4, 1, bias=False)

@@ -7,6 +7,7 @@ from segmentation_models_pytorch.decoders.pspnet.decoder import PSPDecoder as Sm
 from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder as SmpUPerNetDecoder
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import FeaturePyramidNetwork
 
 import citysegzoo
 from citysegzoo.decoders import FPNDecoder, PSPDecoder, UPerNetDecoder, create_decoder
@@ -51,7 +52,7 @@ def test_fpn_is_smps(encoder: str) -> None:
     theirs = smp.FPN(encoder, encoder_weights=None, classes=7).eval()
     decoder = theirs.decoder
     ours = FPNDecoder(
-        theirs.encoder.out_channels[-4:], STRIDES, dropout=0.2, align_corners=True
+        theirs.encoder.out_channels[-4:], STRIDES, smooth=False, align_corners=True
     ).eval()
     laterals = [decoder.p2.skip_conv, decoder.p3.skip_conv, decoder.p4.skip_conv, decoder.p5]
     in_order(ours, [*laterals, *list(decoder.seg_blocks)[::-1]])
@@ -63,7 +64,9 @@ def test_fpn_is_smps(encoder: str) -> None:
 def test_the_whole_fpn_is_smps() -> None:
     torch.manual_seed(0)
     theirs = smp.FPN("resnet34", encoder_weights=None, classes=7).eval()
-    ours = citysegzoo.create_model("fpn_resnet34", num_classes=7, align_corners=True).eval()
+    ours = citysegzoo.create_model(
+        "fpn_resnet34", num_classes=7, smooth=False, align_corners=True
+    ).eval()
     decoder = theirs.decoder
     laterals = [decoder.p2.skip_conv, decoder.p3.skip_conv, decoder.p4.skip_conv, decoder.p5]
     in_order(ours.decoder, [*laterals, *list(decoder.seg_blocks)[::-1]])
@@ -71,6 +74,31 @@ def test_the_whole_fpn_is_smps() -> None:
     ours.encoder.load_state_dict(theirs.encoder.state_dict())
     images = torch.randn(1, 3, 64, 96)
     assert_same(ours(images), theirs(images))
+
+
+@torch.no_grad()
+def test_the_pyramid_is_torchvisions() -> None:
+    """That of Lin et al.: 3x3 convolutions after the sums."""
+    torch.manual_seed(0)
+    theirs = FeaturePyramidNetwork(list(CHANNELS), 40).eval()
+    ours = FPNDecoder(CHANNELS, STRIDES, pyramid_width=40).eval()
+    in_order(nn.ModuleList([ours.laterals, ours.smooth]), [theirs])
+    levels: list[Tensor] = []
+    for smooth in ours.smooth:
+        smooth.register_forward_hook(lambda _layer, _given, level: levels.append(level))
+    x = features(SIZES[0])
+    ours(x)
+    for level, expected in zip(levels, theirs(dict(enumerate(x))).values(), strict=True):
+        assert_same(level, expected)
+
+
+@pytest.mark.parametrize(("depth", "millions"), [(18, 15.5), (50, 28.5), (101, 47.5)])
+def test_fpn_has_the_published_number_of_parameters(depth: int, millions: float) -> None:
+    """Of Semantic FPN with 150 classes, as Wang et al. print it (PVT, ICCV 2021)."""
+    with torch.device("meta"):
+        model = citysegzoo.create_model(f"fpn_resnet{depth}", num_classes=150)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    assert total / 1e6 == pytest.approx(millions, abs=0.1)
 
 
 @torch.no_grad()
@@ -152,7 +180,7 @@ def test_pooling_for_onnx_is_adaptive_pooling(
     x = torch.randn(2, 3, *size)
     expected = F.adaptive_avg_pool2d(x, side)
     assert torch.equal(pool_to(x, side), expected)
-    monkeypatch.setattr("citysegzoo.layers.tracing", lambda: True)
+    monkeypatch.setattr("torch.onnx.is_in_onnx_export", lambda: True)
     torch.testing.assert_close(pool_to(x, side), expected)
 
 

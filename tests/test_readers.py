@@ -154,7 +154,13 @@ SMP_UNET = {
     "extra_widths": (16,),
     "classifier_kernel_size": 3,
 }
-SMP_FPN = {"pyramid_width": 256, "decoder_width": 128, "align_corners": True}
+SMP_FPN = {
+    "pyramid_width": 256,
+    "decoder_width": 128,
+    "smooth": False,
+    "dropout": 0.2,
+    "align_corners": True,
+}
 SMP_SEGFORMER = {"decoder_width": 256, "dropout": 0.0, "align_corners": True}
 
 
@@ -430,7 +436,7 @@ def test_published_file_gives_the_same_logits(case: str, tmp_path: Path) -> None
             "dilate_first=True, refine_first=True, separable=True, align_corners=True, "
             "aspp_rates=(12, 24, 36)",
         ),
-        ("FPN", "resnet34", "fpn_resnet34", "align_corners=True"),
+        ("FPN", "resnet34", "fpn_resnet34", "smooth=False, dropout=0.2, align_corners=True"),
     ],
 )
 def test_smps_networks_are_made_by_the_options_printed(

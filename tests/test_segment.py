@@ -114,6 +114,11 @@ def test_a_number_is_not_a_name_that_is_there(model, photo: Path, tmp_path: Path
     assert names == ["street", "street_1", "street_1_2"]
 
 
+def test_a_list_within_a_list_is_no_photograph(model, photo: Path) -> None:
+    with pytest.raises(TypeError, match="list"):
+        model.segment([[photo]])
+
+
 def test_results_of_one_name_are_numbered(model, photo: Path, tmp_path: Path) -> None:
     picture = opened(photo)
     with Image.open(photo) as of_a_file:

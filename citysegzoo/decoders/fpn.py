@@ -1,6 +1,7 @@
 """The semantic branch of a feature pyramid network.
 
-Kirillov, Girshick, He, Dollar, "Panoptic Feature Pyramid Networks", CVPR 2019, section 3.1.
+Kirillov, Girshick, He, Dollar, "Panoptic Feature Pyramid Networks", CVPR 2019, section 3.1; the
+pyramid is that of Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Climb(nn.Module):
     Args:
         in_channels: Channels of the level.
         width: Channels of the result.
-        targets: Levels whose size is taken, one after the other.
+        targets: The finer levels whose size is taken, one after the other; empty for the finest.
         align_corners: Of the bilinear resizes.
     """
 
@@ -62,7 +63,7 @@ class Climb(nn.Module):
     def forward(self, x: Tensor, sizes: Sequence[Sequence[int]]) -> Tensor:
         for conv, target in zip_longest(self.convs, self.targets):
             x = conv(x)
-            if target is not None:
+            if target is not None:  # the finest level's one convolution has no target
                 x = resize(x, sizes[target], align_corners=self.align_corners)
         return x
 
@@ -72,15 +73,17 @@ class FPNDecoder(Decoder):
     """A feature pyramid, each level of which climbs to the finest one; there they are added up.
 
     The pyramid: every feature through a 1x1 convolution, with the level below, its pixels
-    repeated, added. A level climbs by a 3x3 convolution, group norm, ReLU and a bilinear resize
-    for each doubling; the finest has the convolution alone.
+    repeated, added, and then through a 3x3 one. A level climbs by a 3x3 convolution, group norm,
+    ReLU and a bilinear resize for each finer stride; the finest has the convolution alone.
 
     Args:
         channels: Channels of the encoder's features, finest first.
         strides: Strides of the encoder's features.
         pyramid_width: Channels of the pyramid.
         width: Channels of the result, at least 2.
-        finest_stride: Features of a smaller stride are not used.
+        smooth: Whether the levels of the pyramid go through a 3x3 convolution, which
+            segmentation-models-pytorch leaves out.
+        finest_stride: Features of a smaller stride are not used; the deepest always is.
         dropout: Channel dropout of the result.
         align_corners: Of every bilinear resize.
     """
@@ -92,6 +95,7 @@ class FPNDecoder(Decoder):
         *,
         pyramid_width: int = 256,
         width: int = 128,
+        smooth: bool = True,
         finest_stride: int = 4,
         dropout: float = 0.1,
         align_corners: bool = False,
@@ -106,6 +110,10 @@ class FPNDecoder(Decoder):
             nn.Conv2d(inputs, pyramid_width, 1) for inputs in channels[self.first :]
         )
         self.ups = nn.ModuleList(nn.Upsample(scale_factor=step) for step in steps)
+        self.smooth = nn.ModuleList(
+            nn.Conv2d(pyramid_width, pyramid_width, 3, padding=1) if smooth else nn.Identity()
+            for _ in strides
+        )
         self.climbs = nn.ModuleList()
         for level in range(len(strides)):  # no step between features of one stride
             targets = [here for here in reversed(range(level)) if steps[here] > 1]
@@ -122,5 +130,10 @@ class FPNDecoder(Decoder):
         ]
         for i in reversed(range(len(self.ups))):
             levels[i] = levels[i] + fit(self.ups[i](levels[i + 1]), sizes[i])
-        maps = [climb(level, sizes) for climb, level in zip(self.climbs, levels, strict=True)]
-        return self.drop(sum(maps))
+        x, *others = [
+            climb(smooth(level), sizes)
+            for level, smooth, climb in zip(levels, self.smooth, self.climbs, strict=True)
+        ]
+        for other in others:
+            x = x + other
+        return self.drop(x)

@@ -1,6 +1,7 @@
 """Pyramid pooling: means of areas of several sizes beside the deepest feature.
 
-Zhao, Shi, Qi, Wang, Jia, "Pyramid Scene Parsing Network", CVPR 2017, section 3.2.
+Zhao, Shi, Qi, Wang, Jia, "Pyramid Scene Parsing Network", CVPR 2017, section 3.2; what fuses is a
+3x3 convolution, as in their code.
 """
 
 from __future__ import annotations

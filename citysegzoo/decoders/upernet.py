@@ -1,7 +1,8 @@
 """UPerNet: a feature pyramid on top of pyramid pooling, all levels fused.
 
 Xiao, Liu, Zhou, Jiang, Sun, "Unified Perceptual Parsing for Scene Understanding", ECCV 2018,
-section 3.1; the layers are those of its published code, which the Swin Transformer's uses too.
+section 3.1; as mmsegmentation and the Swin Transformer's authors build it. (The code of its own
+authors enlarges the pooled means before their convolution rather than after it.)
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class UPerNetDecoder(Decoder):
         strides: Strides of the encoder's features.
         width: Channels of every map.
         bins: Along a side of the map, how many areas each pooling branch takes the means of.
-        finest_stride: Features of a smaller stride are not used.
+        finest_stride: Features of a smaller stride are not used; the deepest always is.
         norm_features: Whether the features go through a layer norm first, which those of a Swin
             Transformer need (Liu et al., ICCV 2021).
         dropout: Channel dropout of the result.

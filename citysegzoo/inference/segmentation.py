@@ -149,9 +149,13 @@ def segment(model: SegmentationModel, image: Any) -> Any:
     if isinstance(image, Sequence) and not isinstance(image, str):
         names = Names()
         return [
-            replace(segment(model, item), name=names.of(file_of(item), number))
+            replace(_segment(model, item), name=names.of(file_of(item), number))
             for number, item in enumerate(image)
         ]
+    return _segment(model, image)
+
+
+def _segment(model: SegmentationModel, image: Image) -> Segmentation:
     require_labels_that_fit(model)
     require_weights(model)
     pixels = read_image(image)

@@ -24,6 +24,7 @@ def fpn(
     encoder_options: Mapping[str, Any] | None = None,
     pyramid_width: int = 256,
     decoder_width: int = 128,
+    smooth: bool = True,
     dropout: float = 0.1,
     align_corners: bool = False,
 ) -> SegmentationModel:
@@ -36,6 +37,8 @@ def fpn(
         encoder_options: Options of the encoder.
         pyramid_width: Channels of the pyramid.
         decoder_width: Channels before the classifier, at least 2.
+        smooth: Whether the levels of the pyramid go through a 3x3 convolution, which
+            segmentation-models-pytorch leaves out.
         dropout: Channel dropout before the classifier.
         align_corners: Of every bilinear resize.
     """
@@ -46,6 +49,7 @@ def fpn(
         encoder.strides,
         pyramid_width=pyramid_width,
         width=decoder_width,
+        smooth=smooth,
         dropout=dropout,
         align_corners=align_corners,
     )
@@ -61,6 +65,7 @@ def pspnet(
     num_classes: int = 19,
     in_channels: int = 3,
     output_stride: Literal[8, 16, 32] = 8,
+    dilate_first: bool = False,
     decoder_width: int = 512,
     bins: Sequence[int] = (1, 2, 3, 6),
     dropout: float = 0.1,
@@ -73,12 +78,16 @@ def pspnet(
         num_classes: Number of classes.
         in_channels: Channels of the image.
         output_stride: Stride of the deepest map: 8, 16 or 32.
+        dilate_first: Whether the first block of a dilated stage has the stage's own rate, as in
+            the authors' code, rather than that of the stage before, as mmsegmentation has it.
         decoder_width: Channels before the classifier.
         bins: Along a side of the map, how many areas each branch takes the means of.
         dropout: Channel dropout before the classifier.
         align_corners: Of every bilinear resize.
     """
-    encoder = ResNetEncoder(depth, in_channels, output_stride=output_stride)
+    encoder = ResNetEncoder(
+        depth, in_channels, output_stride=output_stride, dilate_first=dilate_first
+    )
     decoder = PSPDecoder(
         encoder.channels,
         encoder.strides,

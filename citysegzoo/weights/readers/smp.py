@@ -281,6 +281,8 @@ def suggest_fpn(state_dict: StateDict) -> Suggestion:
     options: dict[str, object] = {
         "pyramid_width": state_dict[deepest].shape[0],
         "decoder_width": width,
+        "smooth": False,
+        "dropout": 0.2,
         "align_corners": True,
     }
     return _suggest("fpn_resnet", options, state_dict)
