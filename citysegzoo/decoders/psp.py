@@ -23,7 +23,7 @@ class PyramidPooling(nn.Module):
     Args:
         in_channels: Channels of the map.
         width: Channels of the result.
-        branch_width: Channels of each grid's branch.
+        branch_width: Channels of each grid's branch; None divides those of the map among them.
         bins: For each grid how many areas lie along a side.
         kernel_size: Kernel of the convolution that fuses.
         dropout: Channel dropout after it.
@@ -34,9 +34,9 @@ class PyramidPooling(nn.Module):
         self,
         in_channels: int,
         width: int,
-        branch_width: int,
         *,
-        bins: Sequence[int] = (1, 2, 3, 6),
+        branch_width: int | None = None,
+        bins: Sequence[int],
         kernel_size: int = 3,
         dropout: float = 0.0,
         align_corners: bool = False,
@@ -44,6 +44,8 @@ class PyramidPooling(nn.Module):
         super().__init__()
         self.bins = check_positives("bins", bins)
         self.align_corners = align_corners
+        if branch_width is None:
+            branch_width = max(1, in_channels // len(self.bins))
         self.branches = nn.ModuleList(
             ConvNormAct(in_channels, branch_width, 1, bias=False) for _ in self.bins
         )
@@ -87,11 +89,9 @@ class PSPDecoder(Decoder):
         super().__init__()
         self.channels = check_positive("the decoder's width", width)
         self.stride = strides[-1]
-        bins = check_positives("bins", bins)
         self.pool = PyramidPooling(
             channels[-1],
             width,
-            max(1, channels[-1] // len(bins)),
             bins=bins,
             kernel_size=kernel_size,
             dropout=check_probability("dropout", dropout),

@@ -65,7 +65,7 @@ class UPerNetDecoder(Decoder):
             ChannelNorm(inputs) if norm_features else nn.Identity() for inputs in channels
         )
         self.pool = PyramidPooling(
-            channels[-1], width, width, bins=bins, align_corners=align_corners
+            channels[-1], width, branch_width=width, bins=bins, align_corners=align_corners
         )
         self.laterals = nn.ModuleList(
             ConvNormAct(inputs, width, 1, bias=False) for inputs in channels[:-1]
