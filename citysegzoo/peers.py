@@ -114,7 +114,8 @@ PEERS: Mapping[str, Peer] = {
         "torchvision",
         "torchvision.models.segmentation",
         {
-            "deeplabv3_(resnet50|resnet101)": "deeplabv3",
+            "deeplabv3_(resnet50|resnet101|mobilenet_v3_large)": "deeplabv3",
+            "lraspp_(mobilenet_v3_large)": "lraspp",
             "fcn_dilated_(resnet50|resnet101)": "fcn",  # the zoo's fcn_resnet50 is another one
         },
         _build_torchvision,

@@ -44,10 +44,14 @@ DECODERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "deeplabv3plus": ("resnet101", {"output_stride": 16}, {}),
     "all_mlp": ("mit_b0", {}, {}),
     "fpn": ("resnet50", {}, {}),
+    "lraspp": ("mobilenet_v3_large", {"output_stride": 16}, {}),
     "psp": ("resnet50", {"output_stride": 8}, {}),
     "upernet": ("swin_tiny", {}, {"norm_features": True}),
 }
-ENCODERS = ("strided_conv", "pooled_conv", "vgg16_bn", "resnet50", "swin_tiny", "mit_b0")
+ENCODERS = (
+    *("strided_conv", "pooled_conv", "vgg16_bn", "resnet50", "mobilenet_v3_large"),
+    *("swin_tiny", "mit_b0"),
+)
 # The families whose receptive field is measured, and the output strides that they can have.
 MEASURED: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("strided_conv", "vgg11", "vgg13", "vgg16", "vgg19"), (32,)),

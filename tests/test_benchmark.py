@@ -55,19 +55,24 @@ def test_operations_counted_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "theirs"),
+    ("name", "theirs", "auxiliary"),
     [
-        ("deeplabv3_resnet101", "DeepLabV3_ResNet101_Weights"),
-        ("fcn_dilated_resnet50", "FCN_ResNet50_Weights"),
+        ("deeplabv3_resnet101", "DeepLabV3_ResNet101_Weights", 65 * 65 * 256 * (9 * 1024 + 21)),
+        ("fcn_dilated_resnet50", "FCN_ResNet50_Weights", 65 * 65 * 256 * (9 * 1024 + 21)),
+        (
+            "deeplabv3_mobilenet_v3_large",
+            "DeepLabV3_MobileNet_V3_Large_Weights",
+            65 * 65 * 10 * (9 * 40 + 21),
+        ),
+        ("lraspp_mobilenet_v3_large", "LRASPP_MobileNet_V3_Large_Weights", 0),
     ],
 )
-def test_operations_are_those_torchvision_publishes(name: str, theirs: str) -> None:
+def test_operations_are_those_torchvision_publishes(name: str, theirs: str, auxiliary: int) -> None:
     """It publishes 1e9 multiply-adds at 520x520, those of the auxiliary head included."""
     from torchvision.models import segmentation
 
     with torch.device("meta"):
         model = citysegzoo.create_model(name, num_classes=21)
-    auxiliary = 65 * 65 * (9 * 1024 * 256 + 256 * 21)
     published = getattr(segmentation, theirs).DEFAULT.meta["_ops"]
     assert count_flops(model, (520, 520)) / 2 + auxiliary == pytest.approx(1e9 * published, abs=1e6)
 
@@ -134,6 +139,7 @@ def test_command_prints_what_it_writes(
         ("segformer_b0", "smp"),
         ("segformer_b0", "transformers"),
         ("fcn_dilated_resnet50", "torchvision"),
+        ("lraspp_mobilenet_v3_large", "torchvision"),
     ],
 )
 def test_a_peer_has_the_same_network(name: str, peer: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,12 @@ FAMILIES: dict[str, Builder] = {
         encoder_options={"widths": (8, 8, 8, 16)},
         decoder_options={"pyramid_width": 8, "width": 8, "finest_stride": 2},
     ),
+    "lraspp": lambda: compose(
+        "mobilenet_v3_small",
+        "lraspp",
+        encoder_options={"output_stride": 16},
+        decoder_options={"width": 8},
+    ),
     "psp": lambda: compose(
         "strided_conv", "psp", encoder_options={"widths": (8, 16)}, decoder_options={"width": 8}
     ),

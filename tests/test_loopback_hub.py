@@ -506,6 +506,7 @@ ENCODERS = {
     "vgg16_bn": ("vgg16_bn.tv_in1k", {}, 64, (4,)),
     "swin_tiny": ("swin_tiny_patch4_window7_224.ms_in1k", {"img_size": 448}, 448, (3,)),
     "swinv2_tiny": ("swinv2_tiny_window8_256.ms_in1k", {"img_size": 512}, 512, (3,)),
+    "mobilenet_v3_small": ("mobilenetv3_small_100.lamb_in1k", {}, 64, (3, 1, 4)),
     "timm/convnext_atto.d2_in1k": ("convnext_atto.d2_in1k", {}, 64, (3, 1, 4)),
     "timm/tf_efficientnet_lite0.in1k": (  # of 0.5 and 0.5
         "tf_efficientnet_lite0.in1k", {}, 64, (3, 1, 4)

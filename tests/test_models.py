@@ -66,7 +66,9 @@ RESNET_FAMILIES = (
 )
 ARCHITECTURES = [
     *(f"{family}_resnet{depth}" for family in RESNET_FAMILIES for depth in DEPTHS),
+    "deeplabv3_mobilenet_v3_large",
     "fcn",
+    *(f"lraspp_mobilenet_v3_{size}" for size in ("large", "small")),
     *(f"segformer_b{size}" for size in range(6)),
     "segnet_basic",
     "segnet_vgg16",
@@ -96,6 +98,7 @@ SMALL_MODELS = {
     "all_mlp": ("segformer_b0", {"decoder_width": 8}),
     "fcn_head": ("fcn_dilated_resnet18", {"width": 8}),
     "fpn": ("fpn_resnet18", {"decoder_width": 8, "pyramid_width": 8}),
+    "lraspp": ("lraspp_mobilenet_v3_small", {"decoder_width": 8}),
     "psp": ("pspnet_resnet18", {"decoder_width": 8}),
     "upernet": ("upernet_resnet18", {"decoder_width": 8}),
 }

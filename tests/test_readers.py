@@ -37,7 +37,8 @@ class TorchvisionNet(nn.Module):
     def __init__(self, name: str, classes: int) -> None:
         super().__init__()
         build = getattr(torchvision.models.segmentation, name)
-        self.net = build(weights=None, weights_backbone=None, num_classes=classes, aux_loss=True)
+        auxiliary = {} if name.startswith("lraspp") else {"aux_loss": True}
+        self.net = build(weights=None, weights_backbone=None, num_classes=classes, **auxiliary)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)["out"]
@@ -191,6 +192,18 @@ CASES = {
         "torchvision_fcn",
         lambda: TorchvisionNet("fcn_resnet101", 5),
         ("fcn_dilated_resnet101", {}, 5),
+        [(65, 97), (64, 128)],
+    ),
+    "torchvision deeplabv3_mobilenet_v3_large": (
+        "torchvision_deeplabv3_mobilenet",
+        lambda: TorchvisionNet("deeplabv3_mobilenet_v3_large", 21),
+        ("deeplabv3_mobilenet_v3_large", {}, 21),
+        [(65, 97), (64, 640)],
+    ),
+    "torchvision lraspp_mobilenet_v3_large": (
+        "torchvision_lraspp",
+        lambda: TorchvisionNet("lraspp_mobilenet_v3_large", 21),
+        ("lraspp_mobilenet_v3_large", {}, 21),
         [(65, 97), (64, 128)],
     ),
     "smp DeepLabV3": (
@@ -348,7 +361,9 @@ CASES = {
     ),
 }
 QUICK = {
+    "torchvision deeplabv3_mobilenet_v3_large",
     "torchvision fcn_resnet50",
+    "torchvision lraspp_mobilenet_v3_large",
     "smp Unet, resnet34",
     "smp DeepLabV3, resnet18",
     "smp DeepLabV3Plus, resnet34",

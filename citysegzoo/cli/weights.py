@@ -34,8 +34,8 @@ def add_parsers(commands: Commands) -> None:
         help="turn a checkpoint of another library into a saved model",
         description="Reads .safetensors, .bin, .pt and .pth (these with weights_only=True alone), "
         "tells the layout by the keys, and writes model.safetensors, config.json and README.md. "
-        "Layouts: torchvision's DeepLabv3 and FCN; DeepLabV3, DeepLabV3Plus, Unet, FPN and "
-        "Segformer of segmentation-models-pytorch; transformers' SegFormer; pytorch-unet; "
+        "Layouts: torchvision's DeepLabv3, FCN and LR-ASPP; DeepLabV3, DeepLabV3Plus, Unet, FPN "
+        "and Segformer of segmentation-models-pytorch; transformers' SegFormer; pytorch-unet; "
         "chenxi116's DeepLabv3.",
     )
     convert.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")

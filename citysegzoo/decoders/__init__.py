@@ -15,6 +15,7 @@ from citysegzoo.decoders.aspp import ASPPDecoder
 from citysegzoo.decoders.deeplabv3plus import DeepLabV3PlusDecoder
 from citysegzoo.decoders.fcn_head import FCNHeadDecoder
 from citysegzoo.decoders.fpn import FPNDecoder
+from citysegzoo.decoders.lraspp import LRASPPDecoder
 from citysegzoo.decoders.psp import PSPDecoder
 from citysegzoo.decoders.segnet import SegNetDecoder
 from citysegzoo.decoders.transposed import TransposedDecoder
@@ -30,6 +31,7 @@ __all__ = [
     "DeepLabV3PlusDecoder",
     "FCNHeadDecoder",
     "FPNDecoder",
+    "LRASPPDecoder",
     "PSPDecoder",
     "SegNetDecoder",
     "TransposedDecoder",

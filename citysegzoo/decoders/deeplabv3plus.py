@@ -18,6 +18,14 @@ from citysegzoo.layers import ConvNormAct, resize
 from citysegzoo.registry import register_decoder
 
 
+def low_level(strides: Sequence[int], low_level_stride: int) -> int:
+    """The feature of a stride, or else the nearest finer one, or else the finest."""
+    check_positive("low_level_stride", low_level_stride)
+    finer = [stride for stride in strides if stride <= low_level_stride]
+    # Of several of one stride the first: the last may be what the deep branch starts from.
+    return list(strides).index(finer[-1]) if finer else 0
+
+
 @register_decoder("deeplabv3plus")
 class DeepLabV3PlusDecoder(Decoder):
     """ASPP, enlarged to a fine feature, joined with it, and refined by two 3x3 convolutions.
@@ -57,10 +65,7 @@ class DeepLabV3PlusDecoder(Decoder):
     ) -> None:
         super().__init__()
         check_positive("low_level_width", low_level_width)
-        check_positive("low_level_stride", low_level_stride)
-        finer = [i for i, stride in enumerate(strides) if stride <= low_level_stride]
-        # Of several of one stride the first: the last may be what the ASPP starts from.
-        self.low_level = list(strides).index(strides[finer[-1]]) if finer else 0
+        self.low_level = low_level(strides, low_level_stride)
         self.aspp = ASPPDecoder(
             channels,
             strides,

@@ -11,6 +11,7 @@ from typing import Any
 from citysegzoo.arguments import check_positive
 from citysegzoo.base import Encoder, PooledFeatures
 from citysegzoo.encoders.mit import MiTEncoder
+from citysegzoo.encoders.mobilenet import MobileNetV3Encoder
 from citysegzoo.encoders.plain import PooledConvEncoder, StridedConvEncoder
 from citysegzoo.encoders.resnet import ResNetEncoder
 from citysegzoo.encoders.swin import SwinEncoder
@@ -21,6 +22,7 @@ from citysegzoo.registry import ENCODERS, check_name, check_options, register_en
 __all__ = [
     "Encoder",
     "MiTEncoder",
+    "MobileNetV3Encoder",
     "PooledConvEncoder",
     "PooledFeatures",
     "ResNetEncoder",

@@ -1,6 +1,6 @@
 """Model builders, and the zoo's own variants of them."""
 
-from citysegzoo.models import deeplab, fcn, pyramid, segformer, segnet, unet
+from citysegzoo.models import deeplab, fcn, lraspp, pyramid, segformer, segnet, unet
 from citysegzoo.registry import register_model
 from citysegzoo.variant import Variant
 
@@ -23,6 +23,7 @@ __all__ = [
     "OWN_VARIANTS",
     "deeplab",
     "fcn",
+    "lraspp",
     "pyramid",
     "register_model",
     "segformer",

@@ -1,4 +1,4 @@
-"""DeepLabv3, DeepLabv3+ and plain ASPP heads on dilated ResNets."""
+"""DeepLabv3, DeepLabv3+ and plain ASPP heads on dilated backbones."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Literal
 from citysegzoo.classifier import Classifier
 from citysegzoo.decoders.aspp import ASPPDecoder
 from citysegzoo.decoders.deeplabv3plus import DeepLabV3PlusDecoder
+from citysegzoo.encoders.mobilenet import MobileNetV3Encoder, Size
 from citysegzoo.encoders.resnet import DEPTHS, ResNetEncoder
 from citysegzoo.layers import Init, initialise
 from citysegzoo.model import SegmentationModel
@@ -87,6 +88,45 @@ def deeplabv3(
     classifier = Classifier(decoder.channels, num_classes)
     initialise(decoder, init)
     initialise(classifier, init)
+    return SegmentationModel(
+        encoder, decoder, classifier, num_classes=num_classes, align_corners=align_corners
+    )
+
+
+def deeplabv3_mobilenet(
+    size: Size,
+    *,
+    num_classes: int = 19,
+    in_channels: int = 3,
+    output_stride: Stride = 16,
+    aspp_rates: Sequence[int] = (12, 24, 36),
+    aspp_width: int = 256,
+    dropout: float = 0.5,
+    align_corners: bool = False,
+) -> SegmentationModel:
+    """DeepLabv3 on a dilated MobileNetV3: by default torchvision's network.
+
+    Args:
+        size: Size of the MobileNetV3: ``"large"`` or ``"small"``.
+        num_classes: Number of classes.
+        in_channels: Channels of the image.
+        output_stride: Stride of the deepest map: 8, 16 or 32.
+        aspp_rates: Atrous rates, any number of them.
+        aspp_width: Channels of each branch and of the projection.
+        dropout: Dropout after the projection.
+        align_corners: Of every bilinear resize.
+    """
+    encoder = MobileNetV3Encoder(size, in_channels, output_stride=output_stride)
+    decoder = ASPPDecoder(
+        encoder.channels,
+        encoder.strides,
+        aspp_rates=aspp_rates,
+        aspp_width=aspp_width,
+        dropout=dropout,
+        refine=True,
+        align_corners=align_corners,
+    )
+    classifier = Classifier(decoder.channels, num_classes)
     return SegmentationModel(
         encoder, decoder, classifier, num_classes=num_classes, align_corners=align_corners
     )
@@ -206,3 +246,4 @@ for _depth in DEPTHS:
     register_model(f"deeplabv3_resnet{_depth}")(partial(deeplabv3, _depth))
     register_model(f"deeplabv3plus_resnet{_depth}")(partial(deeplabv3plus, _depth))
     register_model(f"aspp_resnet{_depth}")(partial(aspp_resnet, _depth))
+register_model("deeplabv3_mobilenet_v3_large")(partial(deeplabv3_mobilenet, "large"))

@@ -40,7 +40,9 @@ from citysegzoo.weights.readers.smp import (
 from citysegzoo.weights.readers.smp_segformer import from_smp_segformer
 from citysegzoo.weights.readers.torchvision import (
     from_torchvision_deeplabv3,
+    from_torchvision_deeplabv3_mobilenet,
     from_torchvision_fcn,
+    from_torchvision_lraspp,
 )
 
 __all__ = [
@@ -57,7 +59,9 @@ __all__ = [
     "from_smp_segformer",
     "from_smp_unet",
     "from_torchvision_deeplabv3",
+    "from_torchvision_deeplabv3_mobilenet",
     "from_torchvision_fcn",
+    "from_torchvision_lraspp",
     "from_transformers_segformer",
     "read_state_dict",
     "segformer_variant",
@@ -105,6 +109,20 @@ LAYOUTS: tuple[Layout, ...] = (
         torchvision.matches_deeplabv3,
         torchvision.suggest_deeplabv3,
         from_torchvision_deeplabv3,
+    ),
+    Layout(
+        "torchvision_deeplabv3_mobilenet",
+        "torchvision's deeplabv3_mobilenet_v3_large",
+        torchvision.matches_deeplabv3_mobilenet,
+        torchvision.suggest_deeplabv3_mobilenet,
+        from_torchvision_deeplabv3_mobilenet,
+    ),
+    Layout(
+        "torchvision_lraspp",
+        "torchvision's lraspp_mobilenet_v3_large",
+        torchvision.matches_lraspp,
+        torchvision.suggest_lraspp,
+        from_torchvision_lraspp,
     ),
     Layout(
         "torchvision_fcn",
