@@ -3,6 +3,8 @@
     python examples/train.py --model unet.small --data camvid --root camvid --output runs/unet
     python examples/train.py --model deeplabv3_resnet101.mei2019_dl2 --data cityscapes \
         --root cityscapes --output runs/dl2
+    python examples/train.py --model unet_resnet50 --data folder --root own \
+        --classes road kerb sky --output runs/own   # images/train, labels/train; .../val
     torchrun --nproc-per-node=4 examples/train.py ...   # the same batches, shared by four
 
 Every setting of a recipe can be overridden; --help lists them. The output folder gets
@@ -47,13 +49,14 @@ from citysegzoo.data import (
     Augmentation,
     CamVid,
     Cityscapes,
+    Folder,
     LabeledImages,
     SampleError,
     SkipBroken,
 )
 from citysegzoo.data.camvid import SPLITS as CAMVID_SPLITS
 from citysegzoo.data.cityscapes import SPLITS as CITYSCAPES_SPLITS
-from citysegzoo.data.labels import LabelSet
+from citysegzoo.data.labels import LabelSet, default_labels, find_label_set
 from citysegzoo.data.preprocessing import Preprocessing
 from citysegzoo.data.streets import CITIES as DRAWN_CITIES
 from citysegzoo.files import replacing, write_image
@@ -106,6 +109,7 @@ TERMS = {
         "licence": "Apache-2.0",
         "source": "citysegzoo.data.draw_streets",
     },
+    "folder": {"data": "own images"},  # whose terms publish_to_hub.py asks for
 }
 
 
@@ -154,8 +158,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME=VALUE",
         help='an option of the model, such as --option "aspp_rates=(3, 6, 9)"',
     )
-    p.add_argument("--data", choices=FRAMES, required=True)
+    p.add_argument("--data", choices=(*FRAMES, "folder"), required=True)
     p.add_argument("--root", type=Path, required=True, help="folder of the data set")
+    p.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help="of --data folder: what the values 0, 1, 2, ... of its label images are (255 is "
+        "void), or a label set by name, such as cityscapes19",
+    )
     p.add_argument("--output", type=Path, required=True, help="folder to write to")
     p.add_argument("--resume", action="store_true", help="go on with the run in --output")
     p.add_argument(
@@ -170,7 +181,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "settings",
         "the recipe's unless given; of a model without one: 100 epochs of adamw at 0.001, weight "
         "decay 0.01, batches of 8, cosine, cross_entropy, --ema 0.998, flips, scales of 0.5 to 2, "
-        "light, and crops of 256x320 (camvid) or 768x768 (cityscapes)",
+        "light, and crops of 256x320 (camvid), 768x768 (cityscapes) or up to 512x512 (folder)",
     )
     recipe.add_argument("--epochs", type=int)
     recipe.add_argument("--batch-size", type=int, help="over all processes and parts")
@@ -270,12 +281,15 @@ def schedule_argument(text: str) -> Schedule:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def settings_of(args: argparse.Namespace, recipe: Recipe | None, images: int) -> Settings:
+def settings_of(
+    args: argparse.Namespace, recipe: Recipe | None, images: int, frame: tuple[int, int]
+) -> Settings:
     """The recipe of the model, adapted to the data, under what the command line says."""
     settings = Settings(precision="bf16" if computes_bf16(torch.device(args.device)) else "fp32")
     unsaid: list[str] = []
     if recipe is None:
-        crop = {"cityscapes": (768, 768), "camvid": (256, 320)}[args.data]
+        crop = {"cityscapes": (768, 768), "camvid": (256, 320)}.get(args.data)
+        crop = crop or (min(512, frame[0]), min(512, frame[1]))
         street = Augmentation(flip=0.5, scale=(0.5, 2.0), crop=crop, brightness=0.3, contrast=0.3,
                               saturation=0.3, hue=0.05)  # fmt: skip
         settings = replace(settings, augmentation=street, ema=0.998)
@@ -294,7 +308,7 @@ def settings_of(args: argparse.Namespace, recipe: Recipe | None, images: int) ->
         unsaid += ["epochs"] if recipe.epochs is recipe.steps is None else []
         augmentation, options = recipe.augmentation, dict(recipe.loss_options)
         if args.data != recipe.dataset:
-            augmentation = adapted(augmentation, FRAMES[args.data])
+            augmentation = adapted(augmentation, frame)
             print(f"adapted from {recipe.dataset} to {args.data}: {augmentation}.")
         if args.data != recipe.dataset or args.labels not in (None, recipe.labels):
             options.pop("ignore_index", None)  # one of other labels
@@ -343,10 +357,26 @@ def open_data(
     args: argparse.Namespace, recipe: Recipe | None
 ) -> tuple[LabeledImages, LabeledImages]:
     """Training and validation images, in the annotations and labels of the recipe."""
-    if args.data == "camvid":
-        if args.labels or args.annotations:
-            raise ValueError("CamVid has one kind of labels; leave out --labels and --annotations.")
+    if args.data != "cityscapes" and (args.labels or args.annotations):
+        raise ValueError("--labels and --annotations are of --data cityscapes; leave them out.")
+    if args.data != "folder" and args.classes:
+        raise ValueError(
+            f"--classes are of --data folder; {args.data} has its own: leave them out."
+        )
+    if args.data == "folder" and not args.classes:
+        raise ValueError(
+            "--data folder needs --classes: names in the order of their values in the label "
+            "images, or a label set such as cityscapes19."
+        )
+    official: dict[str, int] = {}
+    if args.data == "folder":
+        train, val = (
+            Folder(args.root / "images" / split, args.root / "labels" / split, classes_of(args))
+            for split in ("train", "val")
+        )
+    elif args.data == "camvid":
         train, val = CamVid(args.root, "train"), CamVid(args.root, "val")
+        official = CAMVID_SPLITS
     else:
         labels = args.labels or (recipe.labels if recipe else "train_id")
         args.annotations = args.annotations or (recipe.annotations if recipe else "fine")
@@ -354,12 +384,29 @@ def open_data(
             Cityscapes(args.root, split, annotations=args.annotations, labels=labels)
             for split in ("train", "val")
         )
-    official = CAMVID_SPLITS if args.data == "camvid" else CITYSCAPES_SPLITS[args.annotations]
+        official = CITYSCAPES_SPLITS[args.annotations]
     for split, images in (("train", train), ("val", val)):
-        if len(images) < official[split]:
+        if len(images) < official.get(split, 0):
             print(f"{len(images)} of the {official[split]} images of the split {split} are here.")
     train.files, val.files = train.files[: args.limit], val.files[: args.limit]
     return train, val
+
+
+def classes_of(args: argparse.Namespace) -> LabelSet:
+    """The classes of one's own data: a label set by name, or names."""
+    if len(args.classes) == 1:
+        return find_label_set(args.classes[0])
+    colors = default_labels(len(args.classes)).palette
+    return LabelSet("own", tuple(args.classes), colors, ignore_index=255)
+
+
+def frame_of(args: argparse.Namespace, train: LabeledImages) -> tuple[int, int]:
+    """Height and width of the images; of one's own, those of the first."""
+    if args.data in FRAMES:
+        return FRAMES[args.data]
+    for labels in label_maps(train, skip_broken=args.skip_broken):
+        return tuple(labels.shape)
+    raise ValueError(f"none of the label images in {args.root} can be read.")
 
 
 def are_drawn(images: LabeledImages) -> bool:
@@ -835,6 +882,7 @@ class Run:
         model = {"model": self.model.name, "options": repr(self.model.blueprint.options)}
         data = {"data": self.args.data, "images": self.batches.length}
         data |= {"labels": self.model.labels.name, "annotations": self.args.annotations}
+        data |= {"classes": self.args.classes} if self.args.classes else {}
         scored = {"validation images": len(self.val), "evaluate_every": self.args.evaluate_every}
         shared = {}
         if self.processes.world_size > 1 and not isinstance(self.criterion, CrossEntropyLoss):
@@ -937,7 +985,7 @@ def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
             left.unlink(missing_ok=True)  # of a run that was killed while it wrote
     recipe = citysegzoo.model_info(args.model).recipe
     train, val = open_data(args, recipe)
-    settings = settings_of(args, recipe, len(train))
+    settings = settings_of(args, recipe, len(train), frame_of(args, train))
     say_void(train, settings.augmentation)
     augment(train, val, settings.augmentation)
     if args.in_memory:
@@ -960,10 +1008,10 @@ def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
             command = f"{command} --precision {settings.precision}"
         # Weights that went on from others were made by the commands of both, and keep their terms.
         card["command"] = " && ".join(filter(None, (model.card.get("command"), command)))
-        for name in terms:
-            before = model.card.get(name, card[name])
-            if before != card[name]:
-                card[name] += f"; started from weights of: {before}"
+        for name in ("data", "licence", "source"):
+            before, here = model.card.get(name), card.get(name)
+            if before not in (None, here):
+                card[name] = f"{here}; started from weights of: {before}" if here else before
         criterion = loss_of(settings, train, own=own, skip_broken=args.skip_broken)
         if args.skip_broken:
             train, val = SkipBroken(train), Readable(val)

@@ -88,6 +88,23 @@ def camvid(streets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def own(streets: Path, tmp_path: Path) -> Path:
+    """Some of the streets in folders of one's own, of two sizes, with three classes and void."""
+    root = tmp_path / "own"
+    for split, count in (("train", 6), ("val", 2)):
+        for folder in ("images", "labels"):
+            (root / folder / split).mkdir(parents=True)
+        for i, (image, target) in zip(range(count), Cityscapes(streets, split), strict=False):
+            size = (96, 64) if i % 2 else (80, 48)
+            pixels = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
+            pixels.resize(size).save(root / "images" / split / f"{i}.jpg")
+            labels = Image.fromarray(np.where(target == 255, 255, target % 3).astype(np.uint8))
+            nearest = labels.resize(size, Image.Resampling.NEAREST)
+            nearest.save(root / "labels" / split / f"{i}.png")
+    return root
+
+
+@pytest.fixture
 def broken(streets: Path, tmp_path: Path) -> Path:
     """A copy of the streets, to damage."""
     return shutil.copytree(streets, tmp_path / "broken")
@@ -99,11 +116,17 @@ def run(root: Path, output: Path, *words: str, data: str = "cityscapes") -> None
     train.main([*tiny, "--batch-size", "4", "--epochs", "2", *given, *words])
 
 
-def refused(capsys: pytest.CaptureFixture[str], root: Path, output: Path, *words: str) -> str:
+def refused(
+    capsys: pytest.CaptureFixture[str],
+    root: Path,
+    output: Path,
+    *words: str,
+    data: str = "cityscapes",
+) -> str:
     """The sentence that a run ends with."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as stopped:
-        run(root, output, *words)
+        run(root, output, *words, data=data)
     error = capsys.readouterr().err
     assert stopped.value.code == 2
     assert error.startswith("train.py: ")
@@ -922,6 +945,101 @@ def test_a_score_that_is_no_number_gives_way() -> None:
     assert run_.best == -2.0
 
 
+# --- one's own data
+
+CLASSES = ("--classes", "road", "kerb", "sky")
+
+
+def test_own_data(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "run"
+    run(own, output, *CLASSES, data="folder")
+    model = citysegzoo.load(output / "best.safetensors")
+    assert model.labels.classes == ("road", "kerb", "sky")
+    assert model.labels.ignore_index == 255
+    assert model.card["data"] == "own images, 6 training images"
+    assert "licence" not in model.card  # nobody knows, so that publish_to_hub.py asks for it
+    assert "--data folder --root folder --output run" in model.card["command"]
+    assert "--classes road kerb sky" in model.card["command"]
+    words = ("--resume", "--epochs", "3", "--classes", "road", "kerb", "tree")
+    said = refused(capsys, own, output, *words, data="folder")
+    assert "classes" in said
+    assert "tree" in said
+
+
+def test_own_data_from_weights_keeps_their_terms(own: Path, tmp_path: Path) -> None:
+    start = citysegzoo.create_model("unet", widths=(4, 8))
+    start.save_pretrained(tmp_path / "start", card={"licence": "research only", "data": "theirs"})
+    words = (*CLASSES, "--epochs", "1", "--initial", str(tmp_path / "start"))
+    with pytest.warns(UserWarning, match="classifier"):
+        run(own, tmp_path / "run", *words, data="folder")
+    card = citysegzoo.load(tmp_path / "run" / "best.safetensors").card
+    assert card["licence"] == "research only"
+    assert card["data"] == "own images, 6 training images; started from weights of: theirs"
+
+
+def test_own_data_in_the_classes_of_a_label_set(own: Path) -> None:
+    words = ["--model", "unet.stevens2020_baseline", "--data", "folder", "--root", str(own)]
+    words += ["--output", "x", "--device", "cpu", "--classes", "cityscapes19"]
+    args = train.parse_args(words)
+    recipe = citysegzoo.model_info(args.model).recipe
+    images, _ = train.open_data(args, recipe)
+    assert images.labels is CITYSCAPES_19
+    assert train.frame_of(args, images) == (48, 80)
+    settings = train.settings_of(args, recipe, len(images), (48, 80))
+    assert settings.augmentation.resize is None
+    plain = train.settings_of(args, None, len(images), (48, 800))
+    assert plain.augmentation.crop == (48, 512)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--data", "folder"), "--data folder needs --classes: names in the order of their values"),
+        (
+            ("--data", "folder", "--classes", "cityscapes"),
+            "no label set 'cityscapes'; did you mean",
+        ),
+        (("--data", "folder", *CLASSES, "--labels", "train_id"), "are of --data cityscapes; leave"),
+        (("--data", "camvid", *CLASSES), "--classes are of --data folder; camvid has its own"),
+        (("--data", "folder", "--classes", "road", "kerb"), "has the value 2"),
+    ],
+)
+def test_own_data_that_is_not_told(
+    words: tuple[str, ...], message: str, own: Path, tmp_path: Path, capsys: Any
+) -> None:
+    assert message in refused(capsys, own, tmp_path / "run", *words)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("images/val", "own/images/val"),
+        ("labels/train", "own/labels/train"),
+        ("labels/train/0.png", "own/labels/train, such as 0; images and labels are files of equal"),
+    ],
+)
+def test_own_data_that_is_not_all_there(
+    part: str, message: str, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if (own / part).is_dir():
+        shutil.rmtree(own / part)
+    else:
+        (own / part).unlink()
+    assert message in refused(capsys, own, tmp_path / "run", *CLASSES, data="folder")
+
+
+def test_own_label_images_of_which_none_can_be_read(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in (own / "labels" / "train").iterdir():
+        file.write_bytes(b"no picture")
+    said = refused(capsys, own, tmp_path / "run", *CLASSES, data="folder")
+    assert "0.png" in said
+    words = (*CLASSES, "--skip-broken")
+    said = refused(capsys, own, tmp_path / "run", *words, data="folder")
+    assert said == f"none of the label images in {own} can be read."
+
+
 # --- recipes
 
 REPORTED = [name for name in citysegzoo.list_models() if citysegzoo.model_info(name).recipe]
@@ -931,7 +1049,7 @@ def settings_of(name: str, data: str, *words: str, images: int = 2975) -> Any:
     args = train.parse_args(
         ["--model", name, "--data", data, "--root", "x", "--output", "x", "--device", "cpu", *words]
     )
-    return train.settings_of(args, citysegzoo.model_info(name).recipe, images)
+    return train.settings_of(args, citysegzoo.model_info(name).recipe, images, train.FRAMES[data])
 
 
 def test_the_recipe_of_a_report_is_taken() -> None:
@@ -1031,7 +1149,7 @@ def losses_of(name: str, root: Path, data: str, *words: str) -> tuple[Any, Any]:
     )
     recipe = citysegzoo.model_info(name).recipe
     images, val = train.open_data(args, recipe)
-    settings = train.settings_of(args, recipe, len(images))
+    settings = train.settings_of(args, recipe, len(images), train.frame_of(args, images))
     train.augment(images, val, settings.augmentation)
     own = recipe is not None and data != recipe.dataset
     return train.loss_of(settings, images, own=own, skip_broken=args.skip_broken), images
