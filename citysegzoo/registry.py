@@ -166,7 +166,11 @@ def check_options(
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x' or 'y'"``, the end of a message, or nothing where nothing is near."""
-    near = difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)
+    names, typed = natural_sorted(known), name.lower()
+    # Where many go on from what was typed, as from a family, they are too long to be alike.
+    longer = [name for name in names if len(typed) > 2 and name.startswith(typed)]
+    alike = difflib.get_close_matches(typed, names, n=3, cutoff=0.5)
+    near = list(dict.fromkeys([*longer, *alike]))[:3]
     return f"; did you mean {' or '.join(repr(match) for match in near)}" if near else ""
 
 

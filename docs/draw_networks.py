@@ -250,7 +250,8 @@ def svg(boxes: list[Box], what: str, *, dashed: frozenset[tuple[int, int]] = fro
     for stride in sorted({box.stride for box in boxes}):
         row = [box for box in boxes if box.stride == stride]
         y = (min(box.y for box in row) + max(box.y + box.height for box in row)) / 2
-        parts.append(f'<text class="s" x="4" y="{y + 4:.0f}">1/{stride}</text>')
+        scale = "mean" if stride == SIZE[0] else f"1/{stride}"  # a map of one pixel
+        parts.append(f'<text class="s" x="4" y="{y + 4:.0f}">{scale}</text>')
     edges = [(i, j, "") for j, box in enumerate(boxes) for i in box.inputs]
     edges += [(i, j, ' class="d"') for i, j in sorted(dashed)]
     for i, j, style in edges:

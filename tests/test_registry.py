@@ -154,3 +154,11 @@ def test_a_model_of_ones_own_that_forgets_its_classes(monkeypatch: pytest.Monkey
     citysegzoo.create_model("my_net")
     with pytest.raises(ValueError, match="asked for 4 classes and built 6"):
         citysegzoo.create_model("my_net", num_classes=4)
+
+
+def test_what_begins_a_family_brings_its_members_to_mind() -> None:
+    near = "did you mean 'lraspp_mobilenet_v3_large' or 'lraspp_mobilenet_v3_small'"
+    with pytest.raises(ValueError, match=f"no model 'lraspp'; {near}"):
+        citysegzoo.create_model("lraspp")
+    with pytest.raises(ValueError, match="'fpn'; did you mean 'fpn_resnet18' or 'fpn_resnet34'"):
+        citysegzoo.create_model("fpn")

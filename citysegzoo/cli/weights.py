@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,10 +105,10 @@ def _convert(args: argparse.Namespace) -> int:
         check_file_writable(args.output)
     else:
         make_folder(args.output)
-    left = _weights_among(state) - _weights_among(converted)
+    left = sum(name.startswith(layout.ignored) for name in state)
     print(f"layout: {layout.name}, {layout.description}")
     print(f"model: {model.name}, {model.num_classes} classes ({model.labels.name})")
-    print(f"matched: all {len(converted)} tensors{f', {left} left out' if left > 0 else ''}")
+    print(f"matched: all {len(converted)} tensors{f', {left} left out' if left else ''}")
     card = {"licence": args.licence, "source": args.source or args.checkpoint.name}
     folder = model.eval().save_pretrained(
         args.output, card={name: value for name, value in card.items() if value}
@@ -146,11 +146,6 @@ def _named(
     first = next(name for name, weight in model.named_parameters() if weight.ndim == 4)
     channels = converted[first].shape[1:2] if first in converted else ()
     return Suggestion(args.model, {"in_channels": channels[0]} if channels else {}, len(last))
-
-
-def _weights_among(names: Iterable[str]) -> int:
-    """How many, but for the counts of batches, which old checkpoints do not have yet."""
-    return sum(not name.endswith("num_batches_tracked") for name in names)
 
 
 def _check_nothing_lost(checkpoint: Path, output: Path) -> None:

@@ -19,10 +19,17 @@ from citysegzoo.registry import register_decoder
 
 
 def low_level(strides: Sequence[int], low_level_stride: int) -> int:
-    """The feature of a stride, or else the nearest finer one, or else the finest."""
+    """The feature of a stride, or else the nearest finer one, or else the finest.
+
+    Not the deepest one, which the deep branch starts from, and of several of one stride the first.
+    """
     check_positive("low_level_stride", low_level_stride)
-    finer = [stride for stride in strides if stride <= low_level_stride]
-    # Of several of one stride the first: the last may be what the deep branch starts from.
+    if len(strides) < 2:
+        raise ValueError(
+            "this decoder joins the deepest feature with a finer one, but the encoder gives one "
+            "feature alone; take another of the two."
+        )
+    finer = [stride for stride in strides[:-1] if stride <= low_level_stride]
     return list(strides).index(finer[-1]) if finer else 0
 
 

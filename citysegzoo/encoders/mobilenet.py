@@ -13,7 +13,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from citysegzoo.arguments import check_positive
+from citysegzoo.arguments import check_choice, check_flag, check_positive
 from citysegzoo.base import Encoder
 from citysegzoo.layers import BatchNorm2d, KaimingConv2d
 from citysegzoo.registry import register_encoder
@@ -172,6 +172,10 @@ class MobileNetV3Encoder(Encoder):
         early_features: bool = False,
     ) -> None:
         super().__init__()
+        check_choice("the size of a MobileNetV3", size, tuple(_BLOCKS))
+        check_positive("in_channels", in_channels)
+        check_flag("reduced_tail", reduced_tail)
+        check_flag("early_features", early_features)
         if check_positive("output_stride", output_stride) not in (8, 16, 32):
             raise ValueError(
                 f"output_stride of a MobileNetV3 is 8, 16 or 32, not {output_stride!r}."

@@ -70,8 +70,8 @@ def load_encoder_weights(encoder: Encoder, tag: str | None = None) -> EncoderWei
     is ``pretrained=True``.
 
     Args:
-        encoder: An encoder whose layers timm publishes weights for (ResNet, VGG, Swin,
-            ``timm/...``), or smp (Mix Transformers).
+        encoder: An encoder whose layers timm publishes weights for (ResNet, VGG,
+            MobileNetV3, Swin, ``timm/...``), or smp (Mix Transformers).
         tag: The publisher's name of the network and of its weights, such as
             ``"resnet101.tv_in1k"``; None takes the encoder's own default.
 
@@ -87,7 +87,8 @@ def load_encoder_weights(encoder: Encoder, tag: str | None = None) -> EncoderWei
     if encoder.pretrained_tag is None:
         raise ValueError(
             f"citysegzoo reads no published ImageNet weights for {type(encoder).__name__} as built "
-            "here; leave encoder_weights out."
+            "here; leave encoder_weights out, or options that change its layers (width, "
+            "reduced_tail)."
         )
     tag = tag or encoder.pretrained_tag
     network = encoder.pretrained_tag.partition(".")[0]

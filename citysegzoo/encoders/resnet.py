@@ -14,7 +14,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from citysegzoo.arguments import check_positive, check_probability
+from citysegzoo.arguments import check_flag, check_positive, check_probability
 from citysegzoo.base import Encoder
 from citysegzoo.layers import BatchNorm2d, KaimingConv2d
 from citysegzoo.registry import register_encoder
@@ -128,6 +128,10 @@ class ResNetEncoder(Encoder):
         width: int = 64,
     ) -> None:
         super().__init__()
+        if depth not in BLOCKS:
+            raise ValueError(f"the depth of a ResNet is 18, 34, 50, 101 or 152, not {depth!r}.")
+        check_positive("in_channels", in_channels)
+        check_flag("dilate_first", dilate_first)
         if check_positive("output_stride", output_stride) not in (8, 16, 32):
             raise ValueError(f"output_stride of a ResNet is 8, 16 or 32, not {output_stride!r}.")
         check_probability("the encoder's bn_momentum", bn_momentum)

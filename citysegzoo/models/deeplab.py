@@ -99,7 +99,7 @@ def deeplabv3_mobilenet(
     num_classes: int = 19,
     in_channels: int = 3,
     output_stride: Stride = 16,
-    aspp_rates: Sequence[int] = (12, 24, 36),
+    aspp_rates: Sequence[int] | None = None,
     aspp_width: int = 256,
     dropout: float = 0.5,
     align_corners: bool = False,
@@ -111,16 +111,18 @@ def deeplabv3_mobilenet(
         num_classes: Number of classes.
         in_channels: Channels of the image.
         output_stride: Stride of the deepest map: 8, 16 or 32.
-        aspp_rates: Atrous rates, any number of them.
+        aspp_rates: Atrous rates, any number of them; None takes torchvision's (12, 24, 36) at
+            output stride 16, and those of the same reach in pixels at another.
         aspp_width: Channels of each branch and of the projection.
         dropout: Dropout after the projection.
         align_corners: Of every bilinear resize.
     """
     encoder = MobileNetV3Encoder(size, in_channels, output_stride=output_stride)
+    doubled = [2 * rate for rate in default_rates(output_stride)]
     decoder = ASPPDecoder(
         encoder.channels,
         encoder.strides,
-        aspp_rates=aspp_rates,
+        aspp_rates=doubled if aspp_rates is None else aspp_rates,
         aspp_width=aspp_width,
         dropout=dropout,
         refine=True,

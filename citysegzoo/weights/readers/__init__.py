@@ -79,6 +79,7 @@ class Layout:
         model: The zoo's network for a state dict of this layout.
         convert: From a state dict of this layout to one of ours, strictly, key by key.
         preprocessing: Of its code, where the name of the model does not always say it.
+        ignored: Beginnings of keys that are no part of the network, which are left out.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Layout:
     model: Callable[[StateDict], Suggestion]
     convert: Callable[[StateDict], dict[str, Tensor]]
     preprocessing: Preprocessing | None = None
+    ignored: tuple[str, ...] = ()
 
 
 def _is_ours(state_dict: StateDict) -> bool:
@@ -109,17 +111,19 @@ LAYOUTS: tuple[Layout, ...] = (
         torchvision.matches_deeplabv3,
         torchvision.suggest_deeplabv3,
         from_torchvision_deeplabv3,
+        ignored=torchvision.IGNORED,
     ),
     Layout(
         "torchvision_deeplabv3_mobilenet",
-        "torchvision's deeplabv3_mobilenet_v3_large",
+        "torchvision's DeepLabv3 on a MobileNetV3",
         torchvision.matches_deeplabv3_mobilenet,
         torchvision.suggest_deeplabv3_mobilenet,
         from_torchvision_deeplabv3_mobilenet,
+        ignored=torchvision.IGNORED,
     ),
     Layout(
         "torchvision_lraspp",
-        "torchvision's lraspp_mobilenet_v3_large",
+        "torchvision's LR-ASPP on a MobileNetV3",
         torchvision.matches_lraspp,
         torchvision.suggest_lraspp,
         from_torchvision_lraspp,
@@ -130,6 +134,7 @@ LAYOUTS: tuple[Layout, ...] = (
         torchvision.matches_fcn,
         torchvision.suggest_fcn,
         from_torchvision_fcn,
+        ignored=torchvision.IGNORED,
     ),
     Layout(
         "smp_deeplabv3",
@@ -137,6 +142,7 @@ LAYOUTS: tuple[Layout, ...] = (
         smp.matches_deeplabv3,
         smp.suggest_deeplabv3,
         from_smp_deeplabv3,
+        ignored=smp.IGNORED,
     ),
     Layout(
         "smp_deeplabv3plus",
@@ -144,6 +150,7 @@ LAYOUTS: tuple[Layout, ...] = (
         smp.matches_deeplabv3plus,
         smp.suggest_deeplabv3plus,
         from_smp_deeplabv3plus,
+        ignored=smp.IGNORED,
     ),
     Layout(
         "smp_unet",
@@ -151,6 +158,7 @@ LAYOUTS: tuple[Layout, ...] = (
         smp.matches_unet,
         smp.suggest_unet,
         from_smp_unet,
+        ignored=smp.IGNORED,
     ),
     Layout(
         "smp_fpn",
@@ -158,6 +166,7 @@ LAYOUTS: tuple[Layout, ...] = (
         smp.matches_fpn,
         smp.suggest_fpn,
         from_smp_fpn,
+        ignored=smp.IGNORED,
     ),
     Layout(
         "smp_segformer",
@@ -165,6 +174,7 @@ LAYOUTS: tuple[Layout, ...] = (
         smp_segformer.matches_segformer,
         smp_segformer.suggest_segformer,
         from_smp_segformer,
+        ignored=smp.IGNORED,
     ),
     Layout(
         "pytorch_unet",

@@ -43,13 +43,15 @@ _FCN = (
     (r"classifier\.4\.", "classifier.conv."),
 )
 _LRASPP_LAST = {
-    "high_classifier.weight": 4,
-    "high_classifier.bias": 1,
-    "low_classifier.weight": 4,
-    "low_classifier.bias": 1,
+    f"classifier.{part}_classifier.{value}": ndim
+    for part in ("high", "low")
+    for value, ndim in (("weight", 4), ("bias", 1))
 }
+# The last convolution of each MobileNetV3, and its channels.
+_ENDS = {"large": ("backbone.16.0.weight", 960), "small": ("backbone.12.0.weight", 576)}
 # The auxiliary classifier only serves training.
-_IGNORED = ("aux_classifier.",)
+IGNORED = ("aux_classifier.",)
+"""What torchvision's networks may hold beside the segmentation."""
 
 
 def from_torchvision_deeplabv3(state_dict: StateDict) -> dict[str, Tensor]:
@@ -66,7 +68,7 @@ def from_torchvision_deeplabv3(state_dict: StateDict) -> dict[str, Tensor]:
     Raises:
         ValueError: If a key is not one of that network's.
     """
-    return rename(state_dict, (_RESNET, *_ASPP), source="torchvision's DeepLabv3", ignored=_IGNORED)
+    return rename(state_dict, (_RESNET, *_ASPP), source="torchvision's DeepLabv3", ignored=IGNORED)
 
 
 def from_torchvision_deeplabv3_mobilenet(state_dict: StateDict) -> dict[str, Tensor]:
@@ -87,7 +89,7 @@ def from_torchvision_deeplabv3_mobilenet(state_dict: StateDict) -> dict[str, Ten
         state_dict,
         (_MOBILENET, *_ASPP),
         source="torchvision's DeepLabv3 on MobileNetV3",
-        ignored=_IGNORED,
+        ignored=IGNORED,
     )
 
 
@@ -103,10 +105,18 @@ def from_torchvision_lraspp(state_dict: StateDict) -> dict[str, Tensor]:
         A state dict for ``create_model("lraspp_mobilenet_v3_large")``.
 
     Raises:
-        ValueError: If a key is not one of that network's, or a classifier's is missing.
+        ValueError: If a key is not one of that network's, or its classifiers are not whole.
     """
     state = rename(state_dict, _LRASPP, source="torchvision's LR-ASPP")
-    require(state_dict, {f"classifier.{part}": ndim for part, ndim in _LRASPP_LAST.items()})
+    require(state_dict, _LRASPP_LAST)
+    shapes = {key: tuple(state_dict[key].shape) for key in _LRASPP_LAST}
+    classes = shapes["classifier.high_classifier.weight"][0]
+    for key, shape in shapes.items():
+        if (shape[0], *shape[2:]) != ((classes, 1, 1) if len(shape) == 4 else (classes,)):
+            raise ValueError(
+                f"{key} is of shape {shape}, where both classifiers of torchvision's LR-ASPP have "
+                f"1x1 kernels and as many classes ({classes}); take the checkpoint as it was saved."
+            )
     low = state.pop("low_classifier.weight")
     state["classifier.conv.weight"] = torch.cat([state["classifier.conv.weight"], low], dim=1)
     state["classifier.conv.bias"] = state["classifier.conv.bias"] + state.pop("low_classifier.bias")
@@ -128,7 +138,7 @@ def from_torchvision_fcn(state_dict: StateDict) -> dict[str, Tensor]:
     Raises:
         ValueError: If a key is not one of that network's.
     """
-    return rename(state_dict, _FCN, source="torchvision's FCN", ignored=_IGNORED)
+    return rename(state_dict, _FCN, source="torchvision's FCN", ignored=IGNORED)
 
 
 def matches_deeplabv3(state_dict: StateDict) -> bool:
@@ -172,13 +182,19 @@ def suggest_lraspp(state_dict: StateDict) -> Suggestion:
 
 
 def _suggest_mobilenet(kind: str, state_dict: StateDict, *, classifier: str) -> Suggestion:
-    last = state_dict.get("backbone.16.0.weight")
-    if last is None or tuple(last.shape) != (960, 160, 1, 1):
+    large = any(key.startswith("backbone.13.") for key in state_dict)
+    size = "large" if large else "small"
+    last, width = _ENDS[size]
+    require(state_dict, {last: 4})
+    name = f"{kind}_mobilenet_v3_{size}"
+    if not large or len(state_dict[last]) != width:  # built by hand, and nothing tells the stride
+        options = "" if len(state_dict[last]) == width else " with reduced_tail=True"
         raise ValueError(
-            f"torchvision has {kind}_mobilenet_v3_large alone, and these weights are of another "
-            "MobileNet; build the network that they were trained as."
+            f"torchvision has {kind}_mobilenet_v3_large alone, whole, and these weights are of a "
+            f"{size} MobileNetV3 that ends in {len(state_dict[last])} channels, whose stride is "
+            f"unknown; where citysegzoo has {name}, name it{options} and the output_stride it was "
+            "trained at."
         )
-    name = f"{kind}_mobilenet_v3_large"
     return suggest(name, {}, state_dict, first="backbone.0.0.weight", classifier=classifier)
 
 
