@@ -79,7 +79,7 @@ class ConvNorm(nn.Sequential):
         pad = kernel // 2 * dilation
         super().__init__(
             KaimingConv2d(
-                *(in_channels, out_channels, kernel, stride, pad, dilation, groups), bias=False
+                in_channels, out_channels, kernel, stride, pad, dilation, groups, bias=False
             ),
             BatchNorm2d(out_channels, eps=_EPS, momentum=0.01),
         )
@@ -92,12 +92,10 @@ class Gate(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        # The authors' rule: a quarter, as a multiple of 8 that takes a tenth off at most.
         quarter = channels // 4
         width = max(8, (quarter + 4) // 8 * 8)
-        if (
-            width < 0.9 * quarter
-        ):  # the authors' rule: a multiple of 8 that takes off a tenth at most
-            width += 8
+        width += 8 if width < 0.9 * quarter else 0
         self.fc1 = KaimingConv2d(channels, width, 1)
         self.fc2 = KaimingConv2d(width, channels, 1)
 
@@ -129,10 +127,7 @@ class InvertedResidual(nn.Module):
             self.block.append(ConvNorm(inputs, inside, 1, activation))
         self.block.append(
             ConvNorm(
-                *(inside, inside, kernel, activation),
-                stride=stride,
-                dilation=dilation,
-                groups=inside,
+                inside, inside, kernel, activation, stride=stride, dilation=dilation, groups=inside
             )
         )
         if gated:
@@ -196,7 +191,11 @@ class MobileNetV3Encoder(Encoder):
                 inside, outputs = 6 * inputs, outputs // 2
             self.layers.append(
                 InvertedResidual(
-                    *(inputs, inside, outputs, kernel, activation),
+                    inputs,
+                    inside,
+                    outputs,
+                    kernel,
+                    activation,
                     gated=gated,
                     stride=stride,
                     dilation=dilation,
