@@ -37,13 +37,20 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def complete(model: citysegzoo.SegmentationModel, args: argparse.Namespace) -> None:
     """Put what is given on the card, and refuse one that leaves the needed unsaid."""
-    for name, said in (("licence", args.licence), ("data", args.data)):
-        known = model.card.get(name)
-        if said and known and said != known:
+    missing = []
+    # What train.py writes of one's own images, of which it knows neither.
+    for name, said, unsaid in (
+        ("licence", args.licence, "not stated"),
+        ("data", args.data, "own images"),
+    ):
+        known = model.card.get(name) or unsaid
+        if said and unsaid in known:
+            known = known.replace(unsaid, said)
+            model.card = {**model.card, name: known}
+        elif said and said != known:
             raise ValueError(f"the card has another {name}, {known!r}; leave --{name} out.")
-        if said:
-            model.card = {**model.card, name: said}
-    missing = [name for name in ("licence", "data") if not model.card.get(name)]
+        if unsaid in known:
+            missing.append(name)
     if model.card.get("score", {}).get("mean_iou") is None:
         missing.append("score")
     if missing:

@@ -109,8 +109,11 @@ TERMS = {
         "licence": "Apache-2.0",
         "source": "citysegzoo.data.draw_streets",
     },
-    "folder": {"data": "own images"},  # whose terms publish_to_hub.py asks for
+    # What publish_to_hub.py asks for.
+    "folder": {"data": "own images", "licence": "not stated"},
 }
+COLUMNS = ("epoch", "lr", "loss", "val_loss", "mean_iou", "seconds")
+"""Of log.csv, beside those of the classes."""
 
 
 @dataclass(frozen=True)
@@ -289,7 +292,10 @@ def settings_of(
     unsaid: list[str] = []
     if recipe is None:
         crop = {"cityscapes": (768, 768), "camvid": (256, 320)}.get(args.data)
-        crop = crop or (min(512, frame[0]), min(512, frame[1]))
+        if crop is None:
+            crop = (max(32, min(512, frame[0])), max(32, min(512, frame[1])))
+            if not args.crop:
+                print(f"crops are {crop[0]}x{crop[1]}: --crop takes another size.")
         street = Augmentation(flip=0.5, scale=(0.5, 2.0), crop=crop, brightness=0.3, contrast=0.3,
                               saturation=0.3, hue=0.05)  # fmt: skip
         settings = replace(settings, augmentation=street, ema=0.998)
@@ -370,6 +376,13 @@ def open_data(
         )
     official: dict[str, int] = {}
     if args.data == "folder":
+        folders = [f"{kind}/{split}" for split in ("train", "val") for kind in ("images", "labels")]
+        missing = [folder for folder in folders if not (args.root / folder).is_dir()]
+        if missing:
+            raise FileNotFoundError(
+                f"{args.root} has no {', '.join(missing)}: --data folder needs "
+                f"{', '.join(folders)} there, some images put aside in val."
+            )
         train, val = (
             Folder(args.root / "images" / split, args.root / "labels" / split, classes_of(args))
             for split in ("train", "val")
@@ -395,18 +408,48 @@ def open_data(
 def classes_of(args: argparse.Namespace) -> LabelSet:
     """The classes of one's own data: a label set by name, or names."""
     if len(args.classes) == 1:
-        return find_label_set(args.classes[0])
+        try:
+            return find_label_set(args.classes[0])
+        except ValueError as error:
+            said = str(error).rstrip(".")
+            raise ValueError(f"{said}; or name two classes and more, by spaces apart.") from error
+    if len(args.classes) > 255:
+        raise ValueError("--classes takes 255 names at most, as the value 255 is void.")
+    for name in args.classes:
+        if not name or name in COLUMNS:
+            raise ValueError(f"a class cannot be called {name!r}; give it another name.")
     colors = default_labels(len(args.classes)).palette
     return LabelSet("own", tuple(args.classes), colors, ignore_index=255)
 
 
-def frame_of(args: argparse.Namespace, train: LabeledImages) -> tuple[int, int]:
-    """Height and width of the images; of one's own, those of the first."""
+def frame_of(args: argparse.Namespace, train: LabeledImages, val: LabeledImages) -> tuple[int, int]:
+    """Usual height and width of the images; one's own are all looked at before training begins."""
     if args.data in FRAMES:
         return FRAMES[args.data]
-    for labels in label_maps(train, skip_broken=args.skip_broken):
-        return tuple(labels.shape)
-    raise ValueError(f"none of the label images in {args.root} can be read.")
+    sizes: list[tuple[int, ...]] = []
+
+    def seen(images: LabeledImages) -> Iterator[Any]:
+        for labels in label_maps(images, skip_broken=args.skip_broken):
+            sizes.append(tuple(labels.shape))
+            yield labels
+        if not sizes:
+            images.read_labels(0)  # which says what is wrong with it
+
+    classes, void = train.labels.classes, train.labels.ignore_index
+    for split, images in (("val", val), ("train", train)):
+        sizes.clear()
+        pixels = count_pixels(seen(images), len(classes), ignore_index=void).pixels
+        absent = [f"{name} ({i})" for i, name in enumerate(classes) if not pixels[i]]
+        said = f"no label image in labels/{split} has a pixel of {', '.join(absent)}"
+        needed = split == "train" and len(args.classes) > 1 and not args.limit
+        if len(absent) == len(classes) or (absent and needed):
+            raise ValueError(
+                f"{said}; write 0, 1, ... in the order of --classes, {void} where there is none."
+            )
+        if absent:
+            print(f"{said}.")
+    heights, widths = (sorted(sides) for sides in zip(*sizes, strict=True))
+    return heights[len(heights) // 2], widths[len(widths) // 2]
 
 
 def are_drawn(images: LabeledImages) -> bool:
@@ -985,7 +1028,7 @@ def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
             left.unlink(missing_ok=True)  # of a run that was killed while it wrote
     recipe = citysegzoo.model_info(args.model).recipe
     train, val = open_data(args, recipe)
-    settings = settings_of(args, recipe, len(train), frame_of(args, train))
+    settings = settings_of(args, recipe, len(train), frame_of(args, train, val))
     say_void(train, settings.augmentation)
     augment(train, val, settings.augmentation)
     if args.in_memory:
@@ -1054,10 +1097,15 @@ def command_of(args: argparse.Namespace, words: list[str], processes: int = 1) -
         folders[initial] = Path(*initial.parts[-2 if initial.is_file() else -1 :])
     alone = ["python"] if processes == 1 else ["torchrun", f"--nproc-per-node={processes}"]
     named = [*alone, "examples/train.py"]
-    for word in words:
-        flag, equals, value = word.rpartition("=")  # --root=... or a word of its own
-        if word != "--resume":
-            named.append(f"{flag}{equals}{folders.get(Path(value), value)}")
+    places = ("--root", "--output", "--initial")
+    for before, word in zip(["", *words], words, strict=False):
+        flag, equals, value = word.partition("=")
+        if before in places:
+            named.append(str(folders.get(Path(word), word)))
+        elif equals and flag in places:
+            named.append(f"{flag}={folders.get(Path(value), value)}")
+        elif word != "--resume":
+            named.append(word)
     return shlex.join(named)
 
 

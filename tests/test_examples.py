@@ -467,6 +467,22 @@ def test_publish_fills_in_what_the_card_leaves_out_and_no_more() -> None:
         complete(model, SimpleNamespace(model="m", licence="Apache-2.0", data=None))
 
 
+def test_publish_asks_what_own_images_are() -> None:
+    """What train.py cannot know; the terms of what the weights started from stay."""
+    complete = example("publish_to_hub").complete
+    card = {
+        "licence": "not stated; started from weights of: CC BY-NC 4.0",
+        "data": "own images, 6 training images",
+        "score": {"mean_iou": 0.5},
+    }
+    model = SimpleNamespace(card=card)
+    with pytest.raises(ValueError, match="does not say: licence, data"):
+        complete(model, SimpleNamespace(model="m", licence=None, data=None))
+    complete(model, SimpleNamespace(model="m", licence="MIT", data="our crossings"))
+    assert model.card["licence"] == "MIT; started from weights of: CC BY-NC 4.0"
+    assert model.card["data"] == "our crossings, 6 training images"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.environ.get("HF_HUB_OFFLINE", "0") != "0", reason="told to be offline")
 def test_publish_as_printed(place: Path, tmp_path: Path) -> None:

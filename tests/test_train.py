@@ -957,7 +957,7 @@ def test_own_data(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert model.labels.classes == ("road", "kerb", "sky")
     assert model.labels.ignore_index == 255
     assert model.card["data"] == "own images, 6 training images"
-    assert "licence" not in model.card  # nobody knows, so that publish_to_hub.py asks for it
+    assert model.card["licence"] == "not stated"  # so that publish_to_hub.py asks for it
     assert "--data folder --root folder --output run" in model.card["command"]
     assert "--classes road kerb sky" in model.card["command"]
     words = ("--resume", "--epochs", "3", "--classes", "road", "kerb", "tree")
@@ -973,7 +973,7 @@ def test_own_data_from_weights_keeps_their_terms(own: Path, tmp_path: Path) -> N
     with pytest.warns(UserWarning, match="classifier"):
         run(own, tmp_path / "run", *words, data="folder")
     card = citysegzoo.load(tmp_path / "run" / "best.safetensors").card
-    assert card["licence"] == "research only"
+    assert card["licence"] == "not stated; started from weights of: research only"
     assert card["data"] == "own images, 6 training images; started from weights of: theirs"
 
 
@@ -982,9 +982,9 @@ def test_own_data_in_the_classes_of_a_label_set(own: Path) -> None:
     words += ["--output", "x", "--device", "cpu", "--classes", "cityscapes19"]
     args = train.parse_args(words)
     recipe = citysegzoo.model_info(args.model).recipe
-    images, _ = train.open_data(args, recipe)
+    images, val = train.open_data(args, recipe)
     assert images.labels is CITYSCAPES_19
-    assert train.frame_of(args, images) == (48, 80)
+    assert train.frame_of(args, images, val) == (64, 96)
     settings = train.settings_of(args, recipe, len(images), (48, 80))
     assert settings.augmentation.resize is None
     plain = train.settings_of(args, None, len(images), (48, 800))
@@ -998,6 +998,23 @@ def test_own_data_in_the_classes_of_a_label_set(own: Path) -> None:
         (
             ("--data", "folder", "--classes", "cityscapes"),
             "no label set 'cityscapes'; did you mean",
+        ),
+        (
+            ("--data", "folder", "--classes", "a,b"),
+            "; or name two classes and more, by spaces apart",
+        ),
+        (
+            ("--data", "folder", "--classes", "a", ""),
+            "a class cannot be called ''; give it another",
+        ),
+        (
+            ("--data", "folder", "--classes", "a", "loss"),
+            "cannot be called 'loss'; give it another",
+        ),
+        (("--data", "folder", "--classes", *map(str, range(256))), "takes 255 names at most"),
+        (
+            ("--data", "folder", *CLASSES, "car"),
+            "no label image in labels/train has a pixel of car",
         ),
         (("--data", "folder", *CLASSES, "--labels", "train_id"), "are of --data cityscapes; leave"),
         (("--data", "camvid", *CLASSES), "--classes are of --data folder; camvid has its own"),
@@ -1013,8 +1030,8 @@ def test_own_data_that_is_not_told(
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        ("images/val", "own/images/val"),
-        ("labels/train", "own/labels/train"),
+        ("images/val", "own has no images/val: --data folder needs images/train, labels/train, im"),
+        ("labels/train", "own has no labels/train: --data folder needs images/train, labels/train"),
         ("labels/train/0.png", "own/labels/train, such as 0; images and labels are files of equal"),
     ],
 )
@@ -1037,7 +1054,55 @@ def test_own_label_images_of_which_none_can_be_read(
     assert "0.png" in said
     words = (*CLASSES, "--skip-broken")
     said = refused(capsys, own, tmp_path / "run", *words, data="folder")
-    assert said == f"none of the label images in {own} can be read."
+    assert "0.png" in said
+
+
+def test_own_label_images_that_are_void(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As masks of 0 and 255 are for the most part."""
+    for file in (own / "labels" / "val").iterdir():
+        Image.fromarray(np.where(np.asarray(Image.open(file)) > 0, 255, 0).astype("u1")).save(file)
+    run(own, tmp_path / "run", *CLASSES, data="folder")
+    said = capsys.readouterr().out
+    assert "no label image in labels/val has a pixel of kerb (1), sky (2).\n" in said
+    for file in (own / "labels" / "train").iterdir():
+        Image.fromarray(np.full_like(np.asarray(Image.open(file)), 255)).save(file)
+    words = ("--loss", "stevens2020_weighted_cross_entropy", "--classes", "cityscapes19")
+    said = refused(capsys, own, tmp_path / "void", *words, data="folder")
+    assert said.startswith("no label image in labels/train has a pixel of road (0), sidewalk (1),")
+    assert said.endswith("255 where there is none.")
+
+
+def test_a_wrong_value_is_found_before_training(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = own / "labels" / "val" / "1.png"
+    labels = np.array(Image.open(file))
+    labels[0, 0] = 7
+    Image.fromarray(labels).save(file)
+    said = refused(capsys, own, tmp_path / "run", *CLASSES, "--save-every", "1", data="folder")
+    assert "val/1.png has the value 7" in said
+    assert "resume" not in said
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_default_crops_are_of_the_usual_size(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind, suffix in (("images", "jpg"), ("labels", "png")):
+        file = own / kind / "train" / f"0.{suffix}"
+        Image.open(file).crop((0, 0, 40, 34)).save(file)  # the first, and a small one
+    words = ("--model", "unet", "--option", "widths=(4, 8)", *CLASSES)
+    run(own, tmp_path / "run", *words, data="folder")
+    assert "crops are 64x96: --crop takes another size." in capsys.readouterr().out
+
+
+def test_the_command_names_classes_as_they_are() -> None:
+    words = ["--model", "unet", "--data", "folder", "--root", "kerb", "--output=runs/sky"]
+    words += [*CLASSES, "--initial", "road"]
+    command = train.command_of(train.parse_args(words), words)
+    assert "--root folder --output=sky --classes road kerb sky --initial road" in command
 
 
 # --- recipes
@@ -1149,7 +1214,7 @@ def losses_of(name: str, root: Path, data: str, *words: str) -> tuple[Any, Any]:
     )
     recipe = citysegzoo.model_info(name).recipe
     images, val = train.open_data(args, recipe)
-    settings = train.settings_of(args, recipe, len(images), train.frame_of(args, images))
+    settings = train.settings_of(args, recipe, len(images), train.frame_of(args, images, val))
     train.augment(images, val, settings.augmentation)
     own = recipe is not None and data != recipe.dataset
     return train.loss_of(settings, images, own=own, skip_broken=args.skip_broken), images

@@ -128,7 +128,7 @@ class ResNetEncoder(Encoder):
         width: int = 64,
     ) -> None:
         super().__init__()
-        if depth not in BLOCKS:
+        if depth not in DEPTHS:
             raise ValueError(f"the depth of a ResNet is 18, 34, 50, 101 or 152, not {depth!r}.")
         check_positive("in_channels", in_channels)
         check_flag("dilate_first", dilate_first)
