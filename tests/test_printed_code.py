@@ -131,9 +131,12 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all that the commands name."""
     root = tmp_path_factory.mktemp("printed")
     draw_streets(root / "cityscapes", images=2, size=(64, 128))
-    for name in ("street.jpg", "photo.jpg", "holiday/one.jpg"):
-        (root / name).parent.mkdir(exist_ok=True)
+    for name in ("street.jpg", "photo.jpg", "holiday/one.jpg", "own/images/val/b.jpg"):
+        (root / name).parent.mkdir(exist_ok=True, parents=True)
         Image.open(DEMO_IMAGE).resize((128, 96)).save(root / name)
+    (root / "own" / "labels" / "val").mkdir(parents=True)
+    classes = np.random.default_rng(0).integers(0, 11, (96, 128), np.uint8)
+    Image.fromarray(classes).save(root / "own" / "labels" / "val" / "b.png")
     for split, images in (("train", 367), ("val", 101), ("test", 233)):
         for folder in (split, f"{split}annot"):
             (root / "camvid" / folder).mkdir(parents=True)
@@ -148,7 +151,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     card = {"data": "nothing", "licence": "CC BY-NC 4.0", "source": "a test"}
     for name in ("pruned_30", "pruned_50", "runs/mine"):
         save_pretrained(model, root / name, card=card)
-    for name in ("mine", "dl2"):
+    for name in ("mine", "dl2", "own"):
         save_pretrained(model, root / "runs" / name / "best.safetensors", card=card)
     shutil.copytree(root / "cityscapes" / "gtFine" / "val", root / "GROUNDTRUTH")
     (root / "PREDICTIONS").mkdir()
