@@ -422,8 +422,10 @@ def classes_of(args: argparse.Namespace) -> LabelSet:
     return LabelSet("own", tuple(args.classes), colors, ignore_index=255)
 
 
-def frame_of(args: argparse.Namespace, train: LabeledImages, val: LabeledImages) -> tuple[int, int]:
-    """Usual height and width of the images; one's own are all looked at before training begins."""
+def look_over(
+    args: argparse.Namespace, train: LabeledImages, val: LabeledImages
+) -> tuple[int, int]:
+    """Look at all label images of one's own before training begins; say the images' usual size."""
     if args.data in FRAMES:
         return FRAMES[args.data]
     sizes: list[tuple[int, ...]] = []
@@ -1028,7 +1030,7 @@ def train(args: argparse.Namespace, processes: Processes, command: str) -> None:
             left.unlink(missing_ok=True)  # of a run that was killed while it wrote
     recipe = citysegzoo.model_info(args.model).recipe
     train, val = open_data(args, recipe)
-    settings = settings_of(args, recipe, len(train), frame_of(args, train, val))
+    settings = settings_of(args, recipe, len(train), look_over(args, train, val))
     say_void(train, settings.augmentation)
     augment(train, val, settings.augmentation)
     if args.in_memory:

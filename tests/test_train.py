@@ -984,7 +984,7 @@ def test_own_data_in_the_classes_of_a_label_set(own: Path) -> None:
     recipe = citysegzoo.model_info(args.model).recipe
     images, val = train.open_data(args, recipe)
     assert images.labels is CITYSCAPES_19
-    assert train.frame_of(args, images, val) == (64, 96)
+    assert train.look_over(args, images, val) == (64, 96)
     settings = train.settings_of(args, recipe, len(images), (48, 80))
     assert settings.augmentation.resize is None
     plain = train.settings_of(args, None, len(images), (48, 800))
@@ -1214,7 +1214,7 @@ def losses_of(name: str, root: Path, data: str, *words: str) -> tuple[Any, Any]:
     )
     recipe = citysegzoo.model_info(name).recipe
     images, val = train.open_data(args, recipe)
-    settings = train.settings_of(args, recipe, len(images), train.frame_of(args, images, val))
+    settings = train.settings_of(args, recipe, len(images), train.look_over(args, images, val))
     train.augment(images, val, settings.augmentation)
     own = recipe is not None and data != recipe.dataset
     return train.loss_of(settings, images, own=own, skip_broken=args.skip_broken), images
